@@ -1,0 +1,84 @@
+//! The backends that come with the crate, in their order of preference.
+//!
+//! Each is a folder with the same file names, so that two can be read side by side: `abi.rs` (what it calls), `probe.rs`
+//! (can it start here), `submit.rs`, `reap.rs`, and `mod.rs` (the [`Backend`] itself).
+
+use std::sync::Arc;
+
+use crate::backend::{Backend, Capabilities};
+use crate::error::Error;
+
+cfg_if::cfg_if! {
+    if #[cfg(all(target_os = "linux", feature = "kernel-aio"))] {
+        pub mod kernel_aio;
+    }
+}
+pub mod noop;
+#[cfg(all(target_os = "linux", feature = "posix-aio"))]
+pub mod posix_aio;
+pub mod thread_pool;
+
+/// The backend that serves everything, and whose answer is the last word.
+pub(crate) const LAST_RESORT: &str = "thread-pool";
+
+/// The small pool that makes the ordinary calls on streams; see [`stream_workers`].
+pub(crate) const STREAM_WORKERS: &str = thread_pool::streams::NAME;
+
+/// Names of all threads that the crate starts begin with it.
+pub(crate) const THREAD_PREFIX: &str = "polyaio-";
+
+/// A backend that was started, or the reason why not.
+pub(crate) struct Registered {
+    pub(crate) name: &'static str,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) backend: Result<Arc<dyn Backend>, String>,
+    /// Part of the automatic order.
+    pub(crate) automatic: bool,
+}
+
+/// Starts what is compiled in, best first.
+///
+/// # Errors
+/// [`Error::BackendUnavailable`] when the thread pool, which everything falls back on, cannot have a single thread.
+pub(crate) fn start(queue_depth: usize, threads: usize, capacity: usize) -> Result<Vec<Registered>, Error> {
+    let mut all = Vec::new();
+    #[cfg(all(target_os = "linux", feature = "kernel-aio"))]
+    all.push(match kernel_aio::KernelAio::start(queue_depth) {
+        Ok(backend) => started(backend, true),
+        Err(refused) => missing("kernel-aio", refused.reason, true),
+    });
+    #[cfg(all(target_os = "linux", feature = "posix-aio"))]
+    // Not part of the automatic order on Linux: there it is a thread pool too, the C library's.
+    all.push(match posix_aio::PosixAio::start(queue_depth) {
+        Ok(backend) => started(backend, false),
+        Err(refused) => missing(posix_aio::NAME, refused.reason, false),
+    });
+    #[cfg(all(not(target_os = "linux"), feature = "posix-aio"))]
+    all.push(missing(
+        "posix-aio",
+        "POSIX AIO is not served on this system yet; use thread-pool or auto".to_owned(),
+        false,
+    ));
+    let _ = queue_depth;
+    let options = thread_pool::Options { threads, queue_bound: capacity };
+    let pool = thread_pool::ThreadPool::start(options)
+        .map_err(|refused| Error::BackendUnavailable { name: LAST_RESORT, reason: refused.reason })?;
+    all.push(started(pool, true));
+    Ok(all)
+}
+
+/// The workers of streams. They have a lane of their own, are no candidate for any policy, and start no thread before they
+/// are needed.
+pub(crate) fn stream_workers(capacity: usize) -> Arc<dyn Backend> {
+    Arc::new(thread_pool::streams::StreamWorkers::new(capacity))
+}
+
+fn started(backend: impl Backend + 'static, automatic: bool) -> Registered {
+    let capabilities = backend.capabilities();
+    Registered { name: backend.name(), capabilities, backend: Ok(Arc::new(backend)), automatic }
+}
+
+#[cfg_attr(not(any(feature = "kernel-aio", feature = "posix-aio")), allow(dead_code))]
+fn missing(name: &'static str, reason: String, automatic: bool) -> Registered {
+    Registered { name, capabilities: Capabilities::new(1), backend: Err(reason), automatic }
+}

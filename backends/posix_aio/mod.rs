@@ -1,0 +1,262 @@
+//! POSIX AIO through the C library: `aio_read`, `aio_write`, `aio_fsync`.
+//!
+//! On Linux the C library is glibc, which serves requests on threads of its own, one at a time per descriptor. The backend
+//! gets from it what it can give: a file's requests are spread over duplicates of its descriptor, and one thread waits for
+//! all of them at a cost that does not grow with their number. It is there for those who name it.
+//!
+//! | file | what |
+//! |---|---|
+//! | `abi.rs` | the C library's functions, and control blocks |
+//! | `probe.rs` | what the machine allows, or the reason why not |
+//! | `submit.rs` | from a batch to the seats |
+//! | `seats.rs` | which request goes to the C library when, and through which descriptor; cancelling |
+//! | `duplicates.rs` | the descriptors of each file |
+//! | `suspend.rs` | where the reaper sleeps, and how it is woken |
+//! | `reap.rs` | the thread that ends requests |
+//!
+//! Four rules hold it together:
+//! - *Control blocks never move*: they lie in one table, and each is sent, asked and collected under one lock.
+//! - *Few are at the C library, all others wait here*: whatever the queue depth, its lists stay short.
+//! - *Only the reaper sleeps on control blocks*: what others take back is not used again before it is awake.
+//! - *Duplicates live as long as their descriptor*: closing one any earlier would drop the process's `fcntl` locks.
+
+mod abi;
+mod duplicates;
+mod probe;
+mod reap;
+mod seats;
+mod submit;
+mod suspend;
+#[cfg(all(test, not(polyaio_loom), target_os = "linux", target_env = "gnu"))]
+mod tests;
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+pub use probe::{NotStarted, Options};
+
+use crate::backend::{Backend, Batch, CancelOutcome, Capabilities, OpSet, Refusal, Serves};
+use crate::completion::Errno;
+use crate::request::{OpKind, RequestId};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex, MutexGuard, lock};
+use probe::Limits;
+use seats::{Leaving, Seats};
+use suspend::{Bell, Phase};
+
+/// The name of this backend in policies and reports.
+pub const NAME: &str = "posix-aio";
+
+/// The backend. Starts its one thread, `polyaio-posix`, with the first request; the C library starts its own as it needs
+/// them, at most 20 for the whole process, and ends them when they were idle for a second. (They have the name of the thread
+/// that was the first to need them, which may be `polyaio-posix`.)
+///
+/// # Platform
+/// Linux with glibc. In a child of `fork(2)` whose parent has used it, it does not start: glibc's threads stay behind.
+///
+/// # References
+/// `aio(7)`
+pub struct PosixAio {
+    shared: Arc<Shared>,
+    /// Who made it. A child of `fork(2)` has no threads, and locks that nobody may ever unlock.
+    process: u32,
+    /// The engine that it serves; 0 before its first call.
+    engine: AtomicU64,
+}
+
+/// What the reaper and submitters have in common.
+struct Shared {
+    state: Mutex<State>,
+    /// Ends [`Phase::Idle`].
+    woken: Condvar,
+    limits: Limits,
+}
+
+struct State {
+    seats: Seats,
+    bell: Bell,
+    phase: Phase,
+    /// [`Backend::shutdown`] was called: no request gets in any more.
+    closing: bool,
+    /// The reaper, from the first request on.
+    thread: Option<JoinHandle<()>>,
+}
+
+impl PosixAio {
+    /// Room for `queue_depth` requests, spread over up to 16 descriptors per file. Starts nothing yet.
+    ///
+    /// # Errors
+    /// `ENOSYS`: no POSIX AIO here that could be served. `ECHILD`: a child of `fork(2)` whose parent has used it. `EINVAL`:
+    /// a depth of 0. The reason says what to do.
+    pub fn start(queue_depth: usize) -> Result<Self, NotStarted> {
+        Self::with_options(Options { queue_depth, spread: seats::SEATS })
+    }
+
+    /// As [`start`](Self::start), with everything said.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn with_options(options: Options) -> Result<Self, NotStarted> {
+        let limits = probe::look(options)?;
+        let state =
+            State { seats: Seats::new(limits), bell: Bell::new(), phase: Phase::Awake, closing: false, thread: None };
+        let shared = Arc::new(Shared { state: Mutex::new(state), woken: Condvar::new(), limits });
+        Ok(Self { shared, process: std::process::id(), engine: AtomicU64::new(0) })
+    }
+
+    /// Whether it serves this engine: the first that calls. Another one's ids are the same numbers.
+    fn serves(&self, engine: u64) -> bool {
+        match self.engine.compare_exchange(0, engine, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => true,
+            Err(bound) => bound == engine,
+        }
+    }
+
+    fn is_child(&self) -> bool {
+        self.process != std::process::id()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+impl State {
+    /// Lets the reaper know of what it does not watch yet.
+    fn alert(&mut self, shared: &Shared) {
+        if self.seats.seat_was_taken() {
+            self.wake(shared);
+        }
+    }
+
+    /// Ends the reaper's sleep, wherever it sleeps.
+    fn wake(&mut self, shared: &Shared) {
+        match self.phase {
+            Phase::Awake => {}
+            Phase::Idle => shared.woken.notify_one(),
+            Phase::Suspended => self.bell.ring(),
+        }
+        self.phase = Phase::Awake;
+    }
+
+    /// For the reaper: it is awake.
+    fn wake_up(&mut self) {
+        self.phase = Phase::Awake;
+        self.bell.settle(&mut self.seats);
+    }
+
+    /// For the reaper: sends what there is room for, also where the bell hangs; so it is taken down before.
+    fn fill(&mut self, leaving: &mut Leaving) {
+        let Self { seats, bell, .. } = self;
+        if seats.wants_closed() {
+            bell.release(seats);
+        }
+        seats.fill(leaving);
+    }
+
+    /// For the reaper: it has listed what it is going to sleep on.
+    fn fall_asleep(&mut self) {
+        self.seats.seat_was_taken();
+        self.phase = Phase::Suspended;
+    }
+}
+
+impl Backend for PosixAio {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = Capabilities::new(self.shared.limits.bound);
+        capabilities.operations =
+            OpSet::NONE.with(OpKind::Read).with(OpKind::Write).with(OpKind::SyncAll).with(OpKind::SyncData);
+        capabilities.serves = Serves::Seekable;
+        capabilities.vectored = false;
+        capabilities.cancel = true;
+        capabilities
+    }
+
+    fn submit(&self, batch: &mut Batch<'_>) {
+        if !self.serves(batch.engine()) || self.is_child() {
+            while let Some(request) = batch.take() {
+                batch.put_back(request, Refusal::Unsupported(Errno(libc::EOPNOTSUPP)));
+            }
+            return;
+        }
+        submit::submit(&self.shared, batch);
+    }
+
+    fn cancel(&self, id: RequestId) -> CancelOutcome {
+        if self.is_child() {
+            return CancelOutcome::Unknown;
+        }
+        let mut done = Vec::new();
+        let outcome = {
+            let mut state = self.shared.lock();
+            let State { seats, bell, .. } = &mut *state;
+            // It may hang where something is going to be taken back and sent again. The reaper wakes: it has to look again
+            // in any case.
+            bell.release(seats);
+            let outcome = seats.cancel(id, &mut done);
+            state.wake(&self.shared);
+            outcome
+        };
+        reap::finish(&mut done);
+        outcome
+    }
+
+    /// Closes the duplicates of the descriptor.
+    fn forget(&self, fd: RawFd) {
+        if self.is_child() {
+            return;
+        }
+        let duplicates = {
+            let mut state = self.shared.lock();
+            let State { seats, bell, .. } = &mut *state;
+            let duplicates = seats.files.forget(fd);
+            let is_its = |line| line == fd || duplicates.as_ref().is_some_and(|duplicates| duplicates.contains(line));
+            if duplicates.is_some() && bell.hangs_at(is_its) {
+                bell.take_down(seats);
+            }
+            duplicates
+        };
+        drop(duplicates);
+    }
+
+    fn degraded(&self) -> Option<String> {
+        let errno = self.shared.lock().seats.files.refused?;
+        Some(format!(
+            "POSIX AIO serves a file through fewer descriptors than it would use: a duplicate was refused: {errno}; raise \
+             the limit of open files (`ulimit -n`)"
+        ))
+    }
+
+    fn shutdown(&self) {
+        if !self.is_child() {
+            reap::stop(&self.shared);
+        }
+    }
+}
+
+impl Drop for PosixAio {
+    fn drop(&mut self) {
+        if self.is_child() {
+            // The lock may be held for ever, and the threads are the parent's.
+            std::mem::forget(self.shared.clone());
+            return;
+        }
+        self.shutdown();
+        // Of files that nobody has forgotten: the engine is gone, and its descriptors with it.
+        let duplicates = self.shared.lock().seats.files.forget_all();
+        drop(duplicates);
+    }
+}
+
+impl std::fmt::Debug for PosixAio {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PosixAio").field("limits", &self.shared.limits).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,124 @@
+//! Can POSIX AIO serve here, how many requests at once, and if not, why not and what to do about it.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::abi;
+use super::seats::{DEPTH, SEATS};
+use crate::completion::Errno;
+
+/// How to start [`PosixAio`](super::PosixAio).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Requests held at the most, with the C library and waiting for it; at least 1.
+    pub queue_depth: usize,
+    /// Descriptors that one file's requests are spread over, its own and duplicates of it: 1 to 16. The C library serves
+    /// one request at a time of each.
+    pub spread: usize,
+}
+
+/// Why POSIX AIO does not run here.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct NotStarted {
+    /// The error number that says the same; `EINVAL` for wrong options.
+    pub errno: Errno,
+    /// One sentence for an operator: what is missing, and what to do.
+    pub reason: String,
+}
+
+/// What the machine and the process allow.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Requests held at the most.
+    pub(super) bound: usize,
+    /// Requests that the C library has at the most.
+    pub(super) blocks: usize,
+    /// Descriptors with requests at the C library at the most.
+    pub(super) seats: usize,
+    /// Descriptors of one file at the most.
+    pub(super) spread: usize,
+    /// Duplicates of all files at the most.
+    pub(super) duplicates: usize,
+}
+
+/// The process that has used the C library's threads first. `std`'s atomic: a `static`, and no model explores it.
+static USED_BY: AtomicU32 = AtomicU32::new(0);
+
+/// Notes that this process uses the C library's threads from now on.
+pub(super) fn note_use() {
+    // The first one counts: children of it find it here. Nothing else is published by it.
+    let _ = USED_BY.compare_exchange(0, std::process::id(), Ordering::Relaxed, Ordering::Relaxed);
+}
+
+/// Looks at what is there; starts nothing.
+///
+/// # Errors
+/// `EINVAL`: wrong options. `ENOSYS`: the C library's requests are not known to be served in the order that the backend
+/// relies on, or there are none. `ECHILD`: a child of `fork(2)` whose parent's threads did not come along.
+pub(super) fn look(options: Options) -> Result<Limits, NotStarted> {
+    let refuse = |errno, reason: &str| Err(NotStarted { errno: Errno(errno), reason: reason.to_owned() });
+    if options.queue_depth == 0 || options.spread == 0 {
+        return refuse(libc::EINVAL, "POSIX AIO needs a queue depth, and a number of descriptors, of at least 1");
+    }
+    if !cfg!(target_env = "gnu") {
+        return refuse(
+            libc::ENOSYS,
+            "POSIX AIO is served through glibc only: other C libraries run a descriptor's requests in no order; use \
+             kernel-aio, thread-pool or auto",
+        );
+    }
+    if is_orphan(USED_BY.load(Ordering::Relaxed), std::process::id()) {
+        return refuse(
+            libc::ECHILD,
+            "POSIX AIO does not work in this process: it is a child of fork(2), its parent has used POSIX AIO, and glibc does \
+             not start its threads again; use kernel-aio or thread-pool here, or fork before the first request",
+        );
+    }
+    if abi::limit(libc::_SC_ASYNCHRONOUS_IO).is_none_or(|version| version == 0) {
+        return refuse(libc::ENOSYS, "this C library has no POSIX AIO (sysconf(_SC_ASYNCHRONOUS_IO))");
+    }
+    // One list names every seat's first request, and the bell.
+    let listed = abi::limit(libc::_SC_AIO_LISTIO_MAX).unwrap_or(usize::MAX);
+    let most = abi::limit(libc::_SC_AIO_MAX).unwrap_or(usize::MAX);
+    if listed < 2 || most < 2 {
+        return refuse(
+            libc::EAGAIN,
+            "POSIX AIO is limited to one request here (sysconf(_SC_AIO_LISTIO_MAX, _SC_AIO_MAX))",
+        );
+    }
+    let seats = SEATS.min(listed - 1).min(most - 1);
+    Ok(Limits {
+        bound: options.queue_depth,
+        blocks: (seats * DEPTH).min(most - 1),
+        seats,
+        spread: options.spread.min(seats),
+        // What a program may open is its own: an eighth of it at the most.
+        duplicates: (abi::open_files() / 8).clamp(1, 4096),
+    })
+}
+
+/// Whether this process is not the one that has used the C library's threads.
+fn is_orphan(used_by: u32, process: u32) -> bool {
+    used_by != 0 && used_by != process
+}
+
+#[cfg(all(test, not(polyaio_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_checked() {
+        for options in [Options { queue_depth: 0, spread: 16 }, Options { queue_depth: 1, spread: 0 }] {
+            let why = look(options).expect_err("nothing is not enough");
+            assert!(why.errno == Errno(libc::EINVAL) && why.reason.contains("at least 1"), "{why}");
+        }
+        let limits = look(Options { queue_depth: 7, spread: 99 }).expect("glibc, and no child of fork");
+        assert_eq!((limits.bound, limits.spread), (7, limits.seats));
+        assert!(limits.seats == SEATS && limits.blocks == SEATS * DEPTH && limits.duplicates >= 1, "{limits:?}");
+    }
+
+    #[test]
+    fn only_children_of_a_user_are_orphans() {
+        assert!(!is_orphan(0, 5) && !is_orphan(5, 5) && is_orphan(5, 6));
+    }
+}

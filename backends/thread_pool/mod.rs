@@ -1,0 +1,175 @@
+//! A pool of threads that make ordinary blocking calls: serves every operation on any descriptor, everywhere.
+//!
+//! - `abi.rs`: the system calls of each kind of request
+//! - `control.rs`: those of what moves no data
+//! - `flagged.rs`: transfers that are durable, appended, of a priority, or must not wait
+//! - `misaligned.rs`, `bounce.rs`: those of transfers that direct I/O refuses for their alignment
+//! - `probe.rs`: can a thread be had, and what stands in the way
+//! - `submit.rs`: from a batch to the queue
+//! - `queue.rs`, `deque.rs`: who takes which job, who sleeps, who is woken
+//! - `worker.rs`: the threads' loop, and how the pool grows
+//! - `reap.rs`: how jobs end, and how the pool does
+//! - `streams.rs`: a small second pool, for streams only
+
+mod abi;
+mod bounce;
+mod control;
+mod deque;
+mod flagged;
+mod misaligned;
+#[cfg(all(test, polyaio_loom))]
+mod models;
+mod probe;
+mod queue;
+mod reap;
+pub(crate) mod streams;
+mod submit;
+#[cfg(all(test, not(polyaio_loom), target_os = "linux"))]
+mod tests;
+mod worker;
+
+use std::sync::Arc;
+
+use self::queue::Queue;
+use self::reap::Loops;
+use self::worker::Staff;
+use crate::backend::{Backend, Batch, Capabilities};
+use crate::completion::Errno;
+use crate::request::Request;
+use crate::sync::{Mutex, lock};
+
+/// The name of this backend in policies and reports.
+pub const NAME: &str = "thread-pool";
+
+/// More threads than this make no sense on any machine, and the queue's counters have 16 bits each.
+const MOST_THREADS: usize = 4096;
+
+/// How large a [`ThreadPool`] may become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Threads at the most, 1 to 4096; other values are brought into this range. One is started at once, more when all
+    /// are busy.
+    pub threads: usize,
+    /// Requests held at the most, queued and being served; more are [`Busy`](crate::backend::Refusal::Busy). At least 1.
+    pub queue_bound: usize,
+}
+
+/// The pool could not start a single thread.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct NotStarted {
+    /// What the system said.
+    pub errno: Errno,
+    /// The same as a sentence for an operator, with the limits that may be spent.
+    pub reason: String,
+}
+
+/// Serves requests on threads of its own. Dropping it is [`shutdown`](Backend::shutdown).
+///
+/// The threads are named `polyaio-worker`. Idle ones sleep and cost no CPU time; they stay until the shutdown.
+///
+/// # Platform
+/// Any Unix.
+pub struct ThreadPool {
+    shared: Arc<Shared>,
+}
+
+/// What workers and submitters have in common.
+struct Shared {
+    queue: Queue<Request>,
+    staff: Mutex<Staff>,
+    loops: Loops,
+    /// Threads at the most.
+    threads: usize,
+    /// Requests at the most.
+    bound: usize,
+    thread_name: &'static str,
+    #[cfg(all(test, not(polyaio_loom), target_os = "linux"))]
+    roll: tests::Roll,
+}
+
+impl ThreadPool {
+    /// Starts the pool with one thread.
+    ///
+    /// # Errors
+    /// [`NotStarted`] where not even one thread can be created (`EAGAIN`: a limit on threads is spent, see
+    /// [`NotStarted::reason`]). Threads that cannot be created later make a smaller pool, see
+    /// [`degraded`](Backend::degraded).
+    pub fn start(options: Options) -> Result<Self, NotStarted> {
+        Self::start_named(options, worker::THREAD_NAME)
+    }
+
+    fn start_named(options: Options, thread_name: &'static str) -> Result<Self, NotStarted> {
+        let threads = options.threads.clamp(1, MOST_THREADS);
+        let bound = options.queue_bound.clamp(1, Queue::<Request>::MOST_JOBS);
+        let (queue, seats) = Queue::new(bound, threads);
+        let staff = Mutex::new(Staff::new(seats));
+        let shared = Arc::new(Shared {
+            queue,
+            staff,
+            loops: Loops::default(),
+            threads,
+            bound,
+            thread_name,
+            #[cfg(all(test, not(polyaio_loom), target_os = "linux"))]
+            roll: tests::Roll::default(),
+        });
+        if let Err(error) = worker::start_first(&shared) {
+            let errno = Errno(error.raw_os_error().unwrap_or(libc::EAGAIN));
+            let reason = lock(&shared.staff).failure().map_or_else(|| error.to_string(), str::to_owned);
+            return Err(NotStarted { errno, reason });
+        }
+        Ok(Self { shared })
+    }
+
+    /// How many threads it has at the moment.
+    pub fn threads(&self) -> usize {
+        self.shared.queue.hired()
+    }
+}
+
+impl Backend for ThreadPool {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = Capabilities::new(self.shared.bound);
+        capabilities.revocable = true;
+        capabilities.nowait = true;
+        capabilities.durable = true;
+        capabilities.priorities = true;
+        capabilities.appends = true;
+        capabilities
+    }
+
+    fn submit(&self, batch: &mut Batch<'_>) {
+        submit::submit(&self.shared, batch);
+    }
+
+    fn degraded(&self) -> Option<String> {
+        let staff = lock(&self.shared.staff);
+        let (has, most) = (self.shared.queue.hired(), self.shared.threads);
+        staff.failure().map(|reason| format!("{has} of up to {most} threads: {reason}"))
+    }
+
+    fn shutdown(&self) {
+        reap::shutdown(&self.shared);
+    }
+}
+
+impl Drop for ThreadPool {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+impl std::fmt::Debug for ThreadPool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ThreadPool")
+            .field("threads", &self.threads())
+            .field("most_threads", &self.shared.threads)
+            .field("queue_bound", &self.shared.bound)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,336 @@
+//! (5) The contract between the engine and whatever serves requests.
+//!
+//! A [`Backend`] takes owned [`Request`]s in batches and completes each exactly once. Who owns what, and when:
+//!
+//! - Before [`Backend::submit`] returns, each request of the batch was either **taken** ([`Batch::take`]) or **left**: put
+//!   back with a [`Refusal`], or simply not taken, which means [`Refusal::Busy`].
+//! - A taken request belongs to the backend. It ends by [`Request::complete`] (on any thread, also inside `submit`), or it
+//!   is handed to a kernel by [`Request::park`] and comes back through [`Completions::push`].
+//! - The request's memory is reachable only through the unsafe [`Request::start`]; from there on, dropping it aborts the
+//!   process. Before that, dropping it cancels it.
+//! - A backend serves one engine. Ids are unique within an engine only: one that parks requests checks [`Batch::engine`].
+//! - The engine keeps the descriptor, the buffer and the control block's memory alive until the request is complete.
+//!
+//! Backends that complete requests by themselves (threads) leave [`Backend::reap`] alone. Backends that collect
+//! completions from somewhere (a kernel's ring) say so in [`Capabilities::reaped`] and are called to reap by whoever waits.
+
+// No unsafe block, but an unsafe function in the contract.
+#![allow(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::completion::{Errno, Outcome};
+use crate::open::OpenOptions;
+use crate::request::{OpKind, RawHandle, Request, RequestId};
+use crate::slot::Slab;
+
+/// Serves requests. See the [module's documentation](self) for who owns what.
+pub trait Backend: Send + Sync {
+    /// The name by which policies select it and reports name it, such as `"kernel-aio"`.
+    fn name(&self) -> &'static str;
+
+    /// What it can do. Asked once, when the engine starts.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Opens `path`, for backends that serve files of their own.
+    ///
+    /// `None` (the default) leaves the path to the next backend, and in the end to the operating system.
+    fn open(&self, path: &Path, options: &OpenOptions) -> Option<io::Result<VirtualFile>> {
+        let _ = (path, options);
+        None
+    }
+
+    /// Forgets a file that [`open`](Self::open) made: the last handle was dropped without an [`OpKind::Close`] request.
+    fn close(&self, number: u64) {
+        let _ = number;
+    }
+
+    /// Takes requests out of the batch and starts them. Must not block.
+    fn submit(&self, batch: &mut Batch<'_>);
+
+    /// Collects completions; returns how many it pushed.
+    ///
+    /// Called by one thread at a time. With `wait.min` 0 it must not block; a cheap look in memory is best.
+    fn reap(&self, wait: Wait, completions: &mut Completions<'_>) -> usize {
+        let _ = (wait, completions);
+        0
+    }
+
+    /// Whether [`reap`](Self::reap) would find something, as far as can be told without a system call.
+    fn ready(&self) -> bool {
+        self.capabilities().reaped
+    }
+
+    /// A descriptor that becomes readable, *edge-triggered*, with each completion. `None` for backends that complete by
+    /// themselves.
+    fn notification(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Tries to stop a request that the backend has taken.
+    fn cancel(&self, id: RequestId) -> CancelOutcome {
+        let _ = id;
+        CancelOutcome::Unknown
+    }
+
+    /// Lets go of what belongs to a descriptor that is about to be closed, such as duplicates of it.
+    ///
+    /// Called before each `close(2)` of a descriptor that requests may have named, once none of them is in flight. Closing
+    /// any descriptor of a file drops the process's `fcntl` locks on it: so a backend closes its own no earlier, and does it
+    /// before it returns. May block as `close(2)` may.
+    fn forget(&self, fd: RawFd) {
+        let _ = fd;
+    }
+
+    /// Why it works below what was asked for (a smaller queue, fewer threads), as a sentence for an operator.
+    fn degraded(&self) -> Option<String> {
+        None
+    }
+
+    /// Stops for good: the engine submits nothing more and has drained what was in flight. Joins threads and frees
+    /// contexts, at the latest when the last caller has left. What a kernel may still write into is leaked, never freed.
+    fn shutdown(&self);
+}
+
+/// A file that no kernel knows, as a backend opened it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VirtualFile {
+    /// The number by which requests name it ([`RawHandle::Virtual`]).
+    pub number: u64,
+    /// Required alignment of memory and file offsets in bytes; 1 where none is required.
+    pub alignment: usize,
+}
+
+impl VirtualFile {
+    /// The handle that requests carry.
+    pub fn handle(self) -> RawHandle {
+        RawHandle::Virtual(self.number)
+    }
+}
+
+/// A set of [`OpKind`]s.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct OpSet(u16);
+
+impl OpSet {
+    /// Every kind.
+    pub const ALL: Self = Self(u16::MAX);
+    /// No kind.
+    pub const NONE: Self = Self(0);
+
+    /// This set and `kind`.
+    #[must_use]
+    pub const fn with(self, kind: OpKind) -> Self {
+        Self(self.0 | 1 << kind as u16)
+    }
+
+    /// Whether `kind` is in the set.
+    pub const fn contains(self, kind: OpKind) -> bool {
+        self.0 & 1 << kind as u16 != 0
+    }
+}
+
+impl std::fmt::Debug for OpSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(OpKind::ALL.iter().filter(|kind| self.contains(**kind))).finish()
+    }
+}
+
+/// What a backend can do, as data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// Operations it accepts.
+    pub operations: OpSet,
+    /// Which files it serves without ever blocking the submitter.
+    pub serves: Serves,
+    /// Whether a request may have more than one range of memory.
+    pub vectored: bool,
+    /// Whether [`Request::nowait`] is honoured.
+    pub nowait: bool,
+    /// Whether [`Request::durability`] is honoured. Requests that ask for some are not offered otherwise.
+    pub durable: bool,
+    /// Whether [`Request::priority`] is honoured. Requests that have one are not offered otherwise.
+    pub priorities: bool,
+    /// Whether [`Request::appends`] is honoured. Requests that do are not offered otherwise.
+    pub appends: bool,
+    /// Whether [`Backend::cancel`] can stop a request that has begun.
+    pub cancel: bool,
+    /// Whether it asks [`Request::is_abandoned`] just before it starts each request, and drops those that are: they can
+    /// then be cancelled as long as they wait in the backend. Otherwise a request counts as begun once it was
+    /// [taken](Batch::take).
+    pub revocable: bool,
+    /// Whether completions have to be collected by [`Backend::reap`].
+    pub reaped: bool,
+    /// How many requests it holds at the most; more are `Busy`.
+    pub queue_bound: usize,
+}
+
+impl Capabilities {
+    /// A backend that serves every operation on any descriptor and completes by itself, `queue_bound` requests at a time.
+    pub const fn new(queue_bound: usize) -> Self {
+        Self {
+            operations: OpSet::ALL,
+            serves: Serves::Any,
+            vectored: true,
+            nowait: false,
+            durable: false,
+            priorities: false,
+            appends: false,
+            cancel: false,
+            revocable: false,
+            reaped: false,
+            queue_bound,
+        }
+    }
+}
+
+/// The files that a backend serves without blocking the submitter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Serves {
+    /// Any descriptor: it blocks threads of its own.
+    Any,
+    /// Seekable files, direct or not.
+    Seekable,
+    /// Regular files and block devices opened with `O_DIRECT`; others only with `RWF_NOWAIT`.
+    Direct,
+    /// Only the virtual files that it opened itself.
+    OwnFiles,
+}
+
+/// Why a backend did not take a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No room now. The engine offers it again, in order, after a completion.
+    Busy,
+    /// This request cannot be served here; the error tells why, and the router what to do.
+    Unsupported(Errno),
+}
+
+/// The requests of one submission, in order.
+pub struct Batch<'a> {
+    pub(crate) slab: &'a Slab,
+    pub(crate) queue: &'a mut VecDeque<Request>,
+    pub(crate) refused: &'a mut Vec<(Request, Errno)>,
+    pub(crate) busy: &'a mut VecDeque<Request>,
+    /// The backend looks at [`Request::is_abandoned`] by itself.
+    pub(crate) revocable: bool,
+}
+
+impl Batch<'_> {
+    /// Requests that were not taken yet.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether all were taken.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// A number that tells the engine from every other of the process; never 0.
+    pub fn engine(&self) -> u64 {
+        self.slab.tag()
+    }
+
+    /// Takes the next request.
+    pub fn take(&mut self) -> Option<Request> {
+        loop {
+            let request = self.queue.pop_front()?;
+            if self.revocable || request.begin() {
+                return Some(request);
+            }
+            // Cancelled in time.
+            self.refused.push((request, Errno(libc::ECANCELED)));
+        }
+    }
+
+    /// Gives a taken request back. Busy ones are offered again in the order in which they are put back, before all that
+    /// were not taken.
+    pub fn put_back(&mut self, request: Request, refusal: Refusal) {
+        match refusal {
+            Refusal::Busy => self.busy.push_back(request),
+            Refusal::Unsupported(errno) => self.refused.push((request, errno)),
+        }
+    }
+
+    /// Takes back a request that was [parked](Request::park) and that the kernel then did not accept. What comes back has
+    /// still started: [retract](Request::retract) it, once nobody holds its pointers.
+    ///
+    /// # Safety
+    /// If a request of this engine is parked under the id, this backend has parked it, and no kernel holds it: its memory is
+    /// used by nobody.
+    pub unsafe fn reclaim(&mut self, id: RequestId) -> Option<Request> {
+        Request::claim(self.slab, id)
+    }
+}
+
+/// How long [`Backend::reap`] waits: the meaning of `io_getevents`' `min_nr`, `nr` and `timeout`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// Return once so many completions are there; 0 polls.
+    pub min: usize,
+    /// Collect at most so many.
+    pub max: usize,
+    /// Return after this time whatever is there; `None` waits without a limit.
+    pub timeout: Option<Duration>,
+}
+
+impl Wait {
+    /// Collects what is there, up to `max`, without waiting.
+    pub const fn poll(max: usize) -> Self {
+        Self { min: 0, max, timeout: None }
+    }
+}
+
+/// Where a backend puts the completions that it reaped. They are completed after `reap` has returned, so that no waker
+/// runs while the backend holds a lock or has half moved a ring's head.
+pub struct Completions<'a> {
+    pub(crate) slab: &'a Slab,
+    pub(crate) claimed: &'a mut Vec<(Request, Outcome)>,
+    pub(crate) unknown: u64,
+}
+
+impl Completions<'_> {
+    /// A number that tells the engine from every other of the process; never 0.
+    pub fn engine(&self) -> u64 {
+        self.slab.tag()
+    }
+
+    /// Ends a parked request. An id that is not parked (stale, forged) is counted and ignored; returns whether it was known.
+    ///
+    /// # Safety
+    /// If a request of this engine is parked under the id, this backend has parked it, and nobody uses its memory any more:
+    /// the id comes from a completion of that request.
+    pub unsafe fn push(&mut self, id: RequestId, outcome: Outcome) -> bool {
+        match Request::claim(self.slab, id) {
+            Some(request) => {
+                self.claimed.push((request, outcome));
+                true
+            }
+            None => {
+                self.unknown += 1;
+                false
+            }
+        }
+    }
+}
+
+/// What became of a wish to cancel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CancelOutcome {
+    /// It will complete with `ECANCELED` and has done nothing.
+    Cancelled,
+    /// Too late: it is running and will complete.
+    Running,
+    /// It is already complete.
+    Done,
+    /// No such request, or this backend cannot tell.
+    Unknown,
+}

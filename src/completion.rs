@@ -1,0 +1,425 @@
+//! (6) The state of one slot: who still has a claim on it, whether its result is there, whom to wake.
+//!
+//! A slot has two owners. The *request side* (the engine, a backend, the kernel) publishes one result; the *future side*
+//! collects it, or goes away first. Whoever leaves second frees the slot, and with it the buffer. One atomic word
+//! decides every race between the two:
+//!
+//! ```text
+//!            publish                          collect
+//! PENDING ─────────────▶ DONE | REQUEST_GONE ─────────▶ freed by the future
+//!    │ future dropped                            publish
+//!    └────────────────▶ FUTURE_GONE ────────────────────▶ freed by the request side
+//! ```
+//!
+//! The upper half of the word is the slot's *generation*. It is part of the id that travels through the kernel, so that
+//! a stale or forged event can be told from a live one.
+
+#![allow(unsafe_code)]
+
+use std::task::{Poll, Waker};
+
+use crate::sync::UnsafeCell;
+use crate::sync::atomic::{AtomicU64, Ordering};
+
+/// What became of a request: bytes transferred (or the operation's value), or the error number.
+pub type Outcome = Result<u64, Errno>;
+
+/// An operating system error number, such as `libc::EINVAL`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Errno(pub i32);
+
+impl Errno {
+    /// The error number that the last failed C library call of this thread left behind.
+    pub fn last() -> Self {
+        Self(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
+    }
+}
+
+impl std::fmt::Debug for Errno {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Errno({}: {})", self.0, std::io::Error::from_raw_os_error(self.0))
+    }
+}
+
+impl std::fmt::Display for Errno {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::io::Error::from_raw_os_error(self.0).fmt(f)
+    }
+}
+
+impl From<Errno> for std::io::Error {
+    fn from(errno: Errno) -> Self {
+        std::io::Error::from_raw_os_error(errno.0)
+    }
+}
+
+/// The result is published; the future side may read it.
+const DONE: u64 = 1 << 0;
+/// A waker is stored; whoever clears this bit owns the waker's cell.
+const WAKER: u64 = 1 << 1;
+/// The request side has cleared `WAKER` and is taking the waker out; it will set `DONE` next.
+const WAKING: u64 = 1 << 2;
+/// The future side has left.
+const FUTURE_GONE: u64 = 1 << 3;
+/// The request side has left.
+const REQUEST_GONE: u64 = 1 << 4;
+/// The request is in the hands of a kernel that knows it by id only.
+const PARKED: u64 = 1 << 5;
+/// The request has begun: too late to cancel it here.
+const BEGUN: u64 = 1 << 6;
+/// The request was cancelled before it began, and will not begin.
+const CANCELLED: u64 = 1 << 7;
+
+const GENERATION_SHIFT: u32 = 32;
+
+/// Which side frees the slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Last {
+    /// The caller left second: it frees the slot.
+    Yes,
+    /// The other side is still there and will free the slot.
+    No,
+}
+
+/// What a wish to cancel has met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Revoked {
+    /// The request had not begun, and will not.
+    InTime,
+    /// It has begun.
+    Begun,
+    /// Its result is there.
+    Done,
+}
+
+/// The shared part of a slot.
+#[derive(Debug)]
+pub(crate) struct Completion {
+    state: AtomicU64,
+    waker: UnsafeCell<Option<Waker>>,
+    outcome: UnsafeCell<Outcome>,
+}
+
+// SAFETY: the cells are handed from thread to thread by the bits of `state`: `outcome` is written by the request side
+// before `DONE` (release) and read by the future side after it (acquire); `waker` belongs to the future side while
+// `WAKER` is clear and `WAKING` is not set, and to whoever cleared `WAKER` otherwise.
+unsafe impl Sync for Completion {}
+// SAFETY: nothing in it is bound to a thread: `Waker` and `Outcome` are `Send`.
+unsafe impl Send for Completion {}
+
+impl Completion {
+    pub(crate) fn new() -> Self {
+        Self {
+            // Both sides gone: a free slot. Generation 1 is the first, so that an id is never 0.
+            state: AtomicU64::new(1 << GENERATION_SHIFT | FUTURE_GONE | REQUEST_GONE),
+            waker: UnsafeCell::new(None),
+            outcome: UnsafeCell::new(Err(Errno(0))),
+        }
+    }
+
+    /// Makes a free slot live again, for one request side and one future side. Only the slab calls this, for a slot that
+    /// it took from its free list.
+    pub(crate) fn activate(&self) {
+        let state = self.state.load(Ordering::Relaxed);
+        debug_assert_eq!(state & FUTURE_GONE, FUTURE_GONE, "the slot is in use");
+        self.state.store(state >> GENERATION_SHIFT << GENERATION_SHIFT, Ordering::Relaxed);
+    }
+
+    /// Ends the present generation. Only who was [`Last`] calls this, before the slot goes back to the free list.
+    pub(crate) fn retire(&self) {
+        let generation = (self.state.load(Ordering::Relaxed) >> GENERATION_SHIFT) as u32;
+        let next = u64::from(generation.wrapping_add(1).max(1));
+        self.state.store(next << GENERATION_SHIFT | FUTURE_GONE | REQUEST_GONE, Ordering::Release);
+    }
+
+    pub(crate) fn generation(&self) -> u32 {
+        (self.state.load(Ordering::Relaxed) >> GENERATION_SHIFT) as u32
+    }
+
+    // ----- request side ---------------------------------------------------------------------------------------------
+
+    /// Notes that a kernel holds the request from now on and knows it by its id only.
+    pub(crate) fn park(&self) {
+        self.state.fetch_or(PARKED, Ordering::AcqRel);
+    }
+
+    /// Takes the request back from the kernel; `false` where the id is not of a request that a kernel holds.
+    pub(crate) fn claim(&self, generation: u32) -> bool {
+        let mut state = self.state.load(Ordering::Acquire);
+        loop {
+            if (state >> GENERATION_SHIFT) as u32 != generation || state & PARKED == 0 {
+                return false;
+            }
+            match self.state.compare_exchange_weak(state, state & !PARKED, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return true,
+                Err(now) => state = now,
+            }
+        }
+    }
+
+    /// Whether the future side has left, so that nobody would see a result.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.state.load(Ordering::Acquire) & FUTURE_GONE != 0
+    }
+
+    /// The point of no return: `false` where the request was cancelled before, and must not begin.
+    pub(crate) fn begin(&self) -> bool {
+        let mut state = self.state.load(Ordering::Acquire);
+        loop {
+            if state & (CANCELLED | BEGUN) != 0 {
+                return state & CANCELLED == 0;
+            }
+            match self.state.compare_exchange_weak(state, state | BEGUN, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return true,
+                Err(now) => state = now,
+            }
+        }
+    }
+
+    /// Publishes the result and leaves. The caller wakes the waker, outside every lock.
+    ///
+    /// The waker is taken out *before* `DONE` is set, so that one atomic step both publishes and leaves: after it the
+    /// future side may free the slot at once.
+    pub(crate) fn publish(&self, outcome: Outcome) -> (Option<Waker>, Last) {
+        // SAFETY: the request side owns `outcome` until it sets `DONE` below.
+        self.outcome.with_mut(|cell| unsafe { *cell = outcome });
+        let mut waker = None;
+        let mut state = self.state.load(Ordering::Acquire);
+        loop {
+            debug_assert_eq!(state & (DONE | REQUEST_GONE), 0, "a request completes once");
+            if state & WAKER != 0 {
+                let taking = state & !WAKER | WAKING;
+                if let Err(now) = self.state.compare_exchange_weak(state, taking, Ordering::AcqRel, Ordering::Acquire) {
+                    state = now;
+                    continue;
+                }
+                // SAFETY: we cleared `WAKER`, and `WAKING` keeps the future side off the cell.
+                waker = self.waker.with_mut(|cell| unsafe { (*cell).take() });
+                state = taking;
+            }
+            let done = state & !WAKING | DONE | REQUEST_GONE;
+            match self.state.compare_exchange(state, done, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => {
+                    let last = if state & FUTURE_GONE != 0 { Last::Yes } else { Last::No };
+                    return (waker, last);
+                }
+                Err(now) => state = now,
+            }
+        }
+    }
+
+    // ----- future side ----------------------------------------------------------------------------------------------
+
+    /// The result, or the promise that `waker` is woken once it is there.
+    pub(crate) fn poll(&self, waker: &Waker) -> Poll<Outcome> {
+        let mut state = self.state.load(Ordering::Acquire);
+        if state & DONE != 0 {
+            return Poll::Ready(self.outcome());
+        }
+        // Own the cell: either no waker is stored, or we take the bit back.
+        while state & WAKER != 0 {
+            match self.state.compare_exchange_weak(state, state & !WAKER, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => state &= !WAKER,
+                Err(now) => state = now,
+            }
+        }
+        if state & DONE != 0 {
+            return Poll::Ready(self.outcome());
+        }
+        if state & WAKING != 0 {
+            // The result is a few instructions away and the previous waker is being called: come back.
+            crate::request::wake_by_ref(waker);
+            return Poll::Pending;
+        }
+        // SAFETY: neither `WAKER` nor `WAKING` nor `DONE` is set: the future side owns the cell.
+        self.waker.with_mut(|cell| unsafe {
+            match &mut *cell {
+                Some(old) => old.clone_from(waker),
+                empty => *empty = Some(waker.clone()),
+            }
+        });
+        loop {
+            if state & DONE != 0 {
+                return Poll::Ready(self.outcome());
+            }
+            match self.state.compare_exchange_weak(state, state | WAKER, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Poll::Pending,
+                Err(now) => state = now,
+            }
+        }
+    }
+
+    /// The result, if it is there; registers nothing.
+    pub(crate) fn peek(&self) -> Option<Outcome> {
+        (self.state.load(Ordering::Acquire) & DONE != 0).then(|| self.outcome())
+    }
+
+    /// Cancels the request, unless it has begun.
+    pub(crate) fn revoke(&self) -> Revoked {
+        let mut state = self.state.load(Ordering::Acquire);
+        loop {
+            if state & DONE != 0 {
+                return Revoked::Done;
+            }
+            if state & (CANCELLED | BEGUN) != 0 {
+                return if state & CANCELLED != 0 { Revoked::InTime } else { Revoked::Begun };
+            }
+            match self.state.compare_exchange_weak(state, state | CANCELLED, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Revoked::InTime,
+                Err(now) => state = now,
+            }
+        }
+    }
+
+    /// The future side leaves, having collected the result or not.
+    pub(crate) fn leave(&self) -> Last {
+        let before = self.state.fetch_or(FUTURE_GONE, Ordering::AcqRel);
+        if before & REQUEST_GONE != 0 { Last::Yes } else { Last::No }
+    }
+
+    /// Drops a waker that nobody will call any more. Only who was [`Last`] calls this.
+    pub(crate) fn clear_waker(&self) -> Option<Waker> {
+        // SAFETY: the caller is the last owner of the slot.
+        self.waker.with_mut(|cell| unsafe { (*cell).take() })
+    }
+
+    fn outcome(&self) -> Outcome {
+        // SAFETY: called after `DONE` was seen with acquire; nobody writes it again in this generation.
+        self.outcome.with(|cell| unsafe { *cell })
+    }
+}
+
+/// Loom explores every interleaving of the two sides: `RUSTFLAGS="--cfg polyaio_loom" cargo test --release --lib loom`.
+#[cfg(all(test, polyaio_loom))]
+mod loom_models {
+    use std::sync::Arc as StdArc;
+    use std::task::Wake;
+
+    use loom::sync::Arc;
+    use loom::sync::atomic::{AtomicUsize, Ordering};
+    use loom::thread;
+
+    use super::*;
+
+    /// Counts its calls.
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: StdArc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn counter() -> (StdArc<Count>, Waker) {
+        let count = StdArc::new(Count(AtomicUsize::new(0)));
+        (count.clone(), Waker::from(count))
+    }
+
+    fn live() -> Arc<Completion> {
+        let completion = Arc::new(Completion::new());
+        completion.activate();
+        completion
+    }
+
+    /// A pending poll is followed by a wake-up, or its result is there at the next one; one side is the last.
+    #[test]
+    fn no_result_goes_by_unnoticed() {
+        loom::model(|| {
+            let completion = live();
+            let publisher = {
+                let completion = completion.clone();
+                thread::spawn(move || {
+                    let (waker, last) = completion.publish(Ok(7));
+                    waker.into_iter().for_each(Waker::wake);
+                    last
+                })
+            };
+            let (count, waker) = counter();
+            let pending = completion.poll(&waker).is_pending();
+            let last = publisher.join().expect("the publisher does not panic");
+            assert_eq!(last, Last::No, "the future side is still there");
+            if pending {
+                assert!(count.0.load(Ordering::SeqCst) > 0, "a pending poll was never woken");
+            }
+            assert_eq!(completion.poll(&waker), Poll::Ready(Ok(7)));
+            assert_eq!(completion.leave(), Last::Yes);
+        });
+    }
+
+    /// The second of two wakers is the one that counts.
+    #[test]
+    fn a_new_waker_replaces_the_old_one() {
+        loom::model(|| {
+            let completion = live();
+            let (_, first) = counter();
+            assert!(completion.poll(&first).is_pending());
+            let publisher = {
+                let completion = completion.clone();
+                thread::spawn(move || completion.publish(Ok(1)).0.into_iter().for_each(Waker::wake))
+            };
+            let (count, second) = counter();
+            let pending = completion.poll(&second).is_pending();
+            publisher.join().expect("the publisher does not panic");
+            if pending {
+                assert!(count.0.load(Ordering::SeqCst) > 0, "the second waker was not woken");
+            }
+        });
+    }
+
+    /// Dropping the future races with the result: exactly one side frees the slot.
+    #[test]
+    fn exactly_one_side_is_the_last() {
+        loom::model(|| {
+            let completion = live();
+            let publisher = {
+                let completion = completion.clone();
+                thread::spawn(move || completion.publish(Err(Errno(5))).1)
+            };
+            let mine = completion.leave();
+            let theirs = publisher.join().expect("the publisher does not panic");
+            assert!((mine == Last::Yes) != (theirs == Last::Yes), "{mine:?} and {theirs:?}");
+        });
+    }
+
+    /// Cancelling races with the beginning: one of them wins, and both know which.
+    #[test]
+    fn what_is_cancelled_in_time_never_begins() {
+        loom::model(|| {
+            let completion = live();
+            let worker = {
+                let completion = completion.clone();
+                thread::spawn(move || {
+                    let begun = completion.begin();
+                    completion.publish(if begun { Ok(1) } else { Err(Errno(125)) });
+                    begun
+                })
+            };
+            let revoked = completion.revoke();
+            let begun = worker.join().expect("the worker does not panic");
+            match revoked {
+                Revoked::InTime => assert!(!begun, "it was told that it never began"),
+                Revoked::Begun | Revoked::Done => assert!(begun),
+            }
+            assert_eq!(completion.revoke(), Revoked::Done);
+            assert_eq!(completion.leave(), Last::Yes);
+        });
+    }
+
+    /// A kernel's event and the submitter that takes a refused request back: one of them gets it.
+    #[test]
+    fn a_parked_request_is_claimed_once() {
+        loom::model(|| {
+            let completion = live();
+            let generation = completion.generation();
+            completion.park();
+            let reaper = {
+                let completion = completion.clone();
+                thread::spawn(move || completion.claim(generation))
+            };
+            let mine = completion.claim(generation);
+            let theirs = reaper.join().expect("the reaper does not panic");
+            assert!(mine != theirs);
+            assert!(!completion.claim(generation.wrapping_add(1)), "another generation is nobody's");
+        });
+    }
+}

@@ -1,0 +1,618 @@
+//! The engine: owns the backends, and ends them.
+
+use std::future::Future;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::backend::{Backend, Capabilities};
+use crate::backends::{self, Registered};
+use crate::batch::Batch;
+use crate::descriptor::OpenFile;
+use crate::dispatch::{self, Core, Drained, Ended, Lane, State};
+use crate::driver::{self, Driver};
+use crate::error::Error;
+use crate::events;
+use crate::file::File;
+use crate::fork::ForkGuard;
+use crate::future::Op;
+use crate::monitor;
+use crate::op;
+use crate::open::OpenOptions;
+use crate::opening::Opening;
+use crate::request;
+use crate::router::facts::{self, Facts};
+use crate::router::policy::{Candidate, Policy, Settings};
+use crate::slot::Slab;
+use crate::stats::{Anomalies, BackendStats, Counter, Counters, InlineStats, Stats};
+use crate::sync::atomic::AtomicUsize;
+
+/// Names the preferred backends where the builder was not told; `auto`, or names with commas between.
+const ENV_BACKEND: &str = "POLYAIO_BACKEND";
+/// Makes the engine strict where the builder was not told; `1` or `0`.
+const ENV_STRICT: &str = "POLYAIO_STRICT";
+
+/// After how many microseconds a submission counts as slow, where the builder was not told.
+const ENV_SLOW_SUBMIT: &str = "POLYAIO_SLOW_SUBMIT_US";
+
+/// Requests in flight per backend, unless the builder is told otherwise.
+const DEFAULT_QUEUE_DEPTH: usize = 256;
+/// Worker threads at the most, unless the builder is told otherwise. They are started as they are needed.
+const DEFAULT_THREADS: usize = 32;
+/// Operations that an engine holds at the most, unless the builder is told otherwise; more wait in line.
+const DEFAULT_CAPACITY: usize = 65_536;
+
+/// Serves files through the backends that this machine offers. Clones are the same engine.
+///
+/// When the last clone is dropped, what is in flight is finished, operations that wait for streams are cancelled, and all
+/// threads end; files that are still open answer [`Error::EngineClosed`].
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use polyaio::Engine;
+/// let engine = Engine::new()?;
+/// for backend in engine.backends() {
+///     println!("{}: {}", backend.name, backend.reason.as_deref().unwrap_or("started"));
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+/// Shuts down when the last clone goes.
+struct Inner {
+    core: Arc<Core>,
+}
+
+/// Settings of an [`Engine`].
+#[derive(Clone)]
+#[must_use = "nothing starts before `build`"]
+pub struct EngineBuilder {
+    policy: Option<Policy>,
+    strict: Option<bool>,
+    queue_depth: usize,
+    threads: usize,
+    capacity: usize,
+    slow_submit: Option<Duration>,
+    own: Vec<Arc<dyn Backend>>,
+}
+
+/// The state of one backend of an engine.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct BackendStatus {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether it serves requests.
+    pub started: bool,
+    /// Why it did not start, or works below what was asked for; and what can be done about it.
+    pub reason: Option<String>,
+    /// What it can do; `None` where it did not start.
+    pub capabilities: Option<Capabilities>,
+}
+
+impl Engine {
+    /// An engine with the defaults, as the environment has them.
+    ///
+    /// `POLYAIO_BACKEND` is `auto` (the default, also where it is empty), or a backend that is to be preferred, such as
+    /// `thread-pool`, or several in their order with commas between: [`Policy::Prefer`]. `POLYAIO_STRICT` is `0` (the
+    /// default, also where it is empty) or `1`: what is preferred is required, so that the engine fails where one of the
+    /// named did not start. `POLYAIO_SLOW_SUBMIT_US` is the number for [`EngineBuilder::slow_submit`] in microseconds. Names
+    /// are written as they are shown, without spaces; anything else is an error.
+    ///
+    /// # Errors
+    /// As [`EngineBuilder::build`].
+    pub fn new() -> Result<Self, Error> {
+        Self::builder().build()
+    }
+
+    /// Settings to start from.
+    pub fn builder() -> EngineBuilder {
+        EngineBuilder {
+            policy: None,
+            strict: None,
+            queue_depth: DEFAULT_QUEUE_DEPTH,
+            threads: DEFAULT_THREADS,
+            capacity: DEFAULT_CAPACITY,
+            slow_submit: None,
+            own: Vec::new(),
+        }
+    }
+
+    /// Takes over any open descriptor: a file, a pipe, a socket, standard input ... It is closed with the [`File`].
+    ///
+    /// The descriptor's flags are not changed.
+    ///
+    /// # Errors
+    /// [`Error::System`] with `EBADF` for a descriptor opened with `O_PATH`; [`Error::EngineClosed`], [`Error::Forked`].
+    pub fn adopt(&self, fd: OwnedFd) -> Result<File, Error> {
+        self.core().check()?;
+        let file = OpenFile::adopt(self.core().clone(), fd, None, None)?;
+        events::file_opened(&file, None);
+        Ok(File::new(file))
+    }
+
+    pub(crate) fn open(&self, options: &OpenOptions, path: &Path) -> Result<File, Error> {
+        open(self.core(), options, path).map(File::new)
+    }
+
+    pub(crate) fn open_later(&self, options: OpenOptions, path: PathBuf) -> Op<op::Open> {
+        let core = self.core();
+        let opening = Opening::new(core.clone(), options, path);
+        Op::new(OpenFile::none(core.clone()), op::Open { opening })
+    }
+
+    /// Runs a future to its end on this thread. While it is pending the thread collects completions itself, without a
+    /// hop to another thread.
+    ///
+    /// Other futures may be mixed in: any waker ends the sleep. Do not block the thread inside the future with another
+    /// executor's `block_on`, which knows nothing of this engine; [`Op::wait`](crate::Op::wait) is fine.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        driver::block_on(self.core(), future)
+    }
+
+    /// A batch of operations that are submitted together.
+    pub fn batch<R>(&self) -> Batch<R> {
+        Batch::new(self.core().clone())
+    }
+
+    /// Submits what is queued and collects completions on this thread, for programs with a loop of their own: at most `max`
+    /// of them, and until at least `min` operations have ended (or streams have become ready) or `timeout` is over. `None`
+    /// waits without a limit.
+    ///
+    /// Returns how many have ended since this thread's last turn, whoever has collected them: fewer than `min` only when the
+    /// time was over, more than `max` where other threads have completed some meanwhile. What ends in the caller at its first
+    /// poll (page-cache hits, transfers on streams) does not count.
+    ///
+    /// The meaning of `min` and `max` is that of `min_nr` and `nr` of `io_getevents(2)`: `turn(0, usize::MAX, None)` collects
+    /// what is there and returns, `turn(1, 64, None)` waits for the next one. Wakers are called from inside. Any number of
+    /// threads may call it: one collects, and each of them returns once enough has ended, whoever has collected it.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello")?;
+    /// use std::{future::Future, pin::Pin, task::{Context, Poll, Waker}};
+    /// let engine = polyaio::Engine::new()?;
+    /// let file = polyaio::OpenOptions::new().read(true).open(&engine, &path)?;
+    /// let mut len = file.len();
+    /// let mut context = Context::from_waker(Waker::noop());
+    /// let length = loop {
+    ///     match Pin::new(&mut len).poll(&mut context) {
+    ///         Poll::Ready(length) => break length?,
+    ///         Poll::Pending => engine.turn(1, usize::MAX, None),
+    ///     };
+    /// };
+    /// assert_eq!(length, 5);
+    /// # Ok(()) }
+    /// ```
+    pub fn turn(&self, min: usize, max: usize, timeout: Option<Duration>) -> usize {
+        driver::turn(self.core(), min, max, timeout)
+    }
+
+    /// A descriptor for the program's own loop (`poll(2)`, `epoll(7)`, a reactor): readable while there is something to do for
+    /// [`turn`](Self::turn). A request was queued or has ended, a completion can be collected, a stream has become ready.
+    ///
+    /// On each report call `turn(0, usize::MAX, None)`, then poll the operations that are of interest. A report too many is
+    /// possible, one too few is not. Nothing but `turn` may be done with the descriptor.
+    ///
+    /// From the first call on the program drives the engine: no background thread is started for it, so that operations that
+    /// are awaited elsewhere complete only while somebody calls `turn`, [`block_on`](Self::block_on) or
+    /// [`Op::wait`](crate::Op::wait).
+    ///
+    /// # Errors
+    /// [`Error::System`] where there are no descriptors left (`EMFILE`, `ENFILE`).
+    pub fn notification(&self) -> Result<BorrowedFd<'_>, Error> {
+        self.core().driver.export()
+    }
+
+    /// The backends, in the order of registration: which started, and why others did not.
+    pub fn backends(&self) -> Vec<BackendStatus> {
+        let core = self.core();
+        let status = |(lane, candidate): (&Lane, &Candidate)| BackendStatus {
+            name: candidate.name,
+            started: lane.backend.is_some(),
+            reason: match &lane.backend {
+                Some(backend) => backend.degraded(),
+                None => candidate.missing.as_deref().map(str::to_owned),
+            },
+            capabilities: lane.backend.as_ref().map(|_| lane.capabilities),
+        };
+        // Ends with the candidates: the stream workers are no backend that anybody could choose.
+        core.lanes.iter().zip(&core.settings.candidates).map(status).collect()
+    }
+
+    /// What was done so far, counted.
+    pub fn stats(&self) -> Stats {
+        let core = self.core();
+        let counters = &core.counters;
+        let backend = |lane: &Lane| BackendStats {
+            name: lane.name,
+            requests: lane.counters.requests.value(),
+            bytes: lane.counters.bytes.value(),
+            errors: lane.counters.errors.value(),
+            batches: lane.counters.batches.value(),
+            submitted: lane.counters.submitted.value(),
+            busy: lane.counters.busy.value(),
+            nowait_hits: lane.counters.nowait_hits.value(),
+            nowait_misses: lane.counters.nowait_misses.value(),
+            short: lane.counters.short.value(),
+            reaps: lane.counters.reaps.value(),
+            in_flight: lane.in_flight() as u64,
+            waiting: lane.waiting() as u64,
+            submit_ns: lane.counters.submit_ns.snapshot(),
+            batch_sizes: lane.counters.batch_sizes.snapshot(),
+            slow_submits: lane.counters.slow_submits.value(),
+        };
+        Stats {
+            backends: core.lanes.iter().map(backend).collect(),
+            inline: InlineStats {
+                requests: counters.inline_requests.value(),
+                bytes: counters.inline_bytes.value(),
+                misses: counters.inline_misses.value(),
+            },
+            streams: InlineStats {
+                requests: counters.stream_requests.value(),
+                bytes: counters.stream_bytes.value(),
+                misses: counters.stream_misses.value(),
+            },
+            fallbacks: counters.fallbacks(),
+            anomalies: Anomalies {
+                implausible: counters.implausible.value(),
+                unknown_ids: counters.unknown_ids.value(),
+                undriven: counters.undriven.value(),
+            },
+        }
+    }
+
+    /// Ends the engine without blocking: what is in flight is finished, then all threads end. Dropping the last clone does
+    /// the same, but waits for it: unless a shutdown is under way already, or it happens inside a waker that the engine calls.
+    ///
+    /// # Cancel safety
+    /// The shutdown begins with the call and goes on if the future is dropped.
+    pub fn shutdown(self) -> Shutdown {
+        let core = self.core().clone();
+        // Closed here and now: the drop of `self` below must not do it, and wait.
+        if core.state.close() {
+            finish_elsewhere(&core);
+        }
+        Shutdown { core }
+    }
+
+    fn core(&self) -> &Arc<Core> {
+        &self.inner.core
+    }
+}
+
+/// Opens a file. May block as `open(2)` may.
+pub(crate) fn open(core: &Arc<Core>, options: &OpenOptions, path: &Path) -> Result<Arc<OpenFile>, Error> {
+    core.check()?;
+    let emulated = options.emulated()?;
+    for (index, lane) in core.lanes.iter().enumerate() {
+        let opened = lane.backend.as_ref().and_then(|backend| backend.open(path, options));
+        match opened {
+            None => {}
+            Some(Err(source)) => return Err(Error::Open { path: path.to_owned(), source }),
+            Some(Ok(file)) => {
+                let facts = Facts::of_virtual(file.alignment).emulating(emulated);
+                let file = OpenFile::new(core.clone(), file.handle(), facts, Some(index as u8));
+                events::file_opened(&file, Some(path));
+                return Ok(file);
+            }
+        }
+    }
+    let (fd, refused) = options.open_descriptor(path, core.settings.strict)?;
+    let file = OpenFile::adopt(core.clone(), fd, refused, emulated)?;
+    events::file_opened(&file, Some(path));
+    Ok(file)
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("backends", &self.backends()).finish_non_exhaustive()
+    }
+}
+
+impl EngineBuilder {
+    /// Which backends to use. Overrides `POLYAIO_BACKEND`.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = Some(policy);
+        self
+    }
+
+    /// Makes every fallback at run time an error, and a preferred backend a required one. Overrides `POLYAIO_STRICT`.
+    ///
+    /// The error is an [`io::Error`](std::io::Error) around an [`Error::Strict`], which says what the backend answered and
+    /// what to do. A request's own errors (`EBADF`, `ENOSPC` ...) stay the kernel's.
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.strict = Some(strict);
+        self
+    }
+
+    /// Requests that each backend holds at the most; more wait in order. The default is 256.
+    ///
+    /// Kernel AIO takes so many events from `fs.aio-max-nr`.
+    pub fn queue_depth(mut self, depth: usize) -> Self {
+        self.queue_depth = depth;
+        self
+    }
+
+    /// Worker threads at the most. They start as they are needed. The default is 32.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// Operations that the engine holds at the most, in flight and waiting. The default is 65 536; at most two million.
+    ///
+    /// Further ones wait in line for a place, with their buffers. One that stands in the line and is not polled when its turn
+    /// comes holds up those behind it.
+    pub fn capacity(mut self, operations: usize) -> Self {
+        self.capacity = operations;
+        self
+    }
+
+    /// How long submitting one request may hold the caller up, by sleeping or computing, before it counts as slow. A backend
+    /// that is slow for a file a few times in a row rests for that file. Overrides `POLYAIO_SLOW_SUBMIT_US`. The default is
+    /// 0.1 ms; [`Duration::MAX`] is never.
+    pub fn slow_submit(mut self, time: Duration) -> Self {
+        self.slow_submit = Some(time);
+        self
+    }
+
+    /// Adds a backend made elsewhere. It is asked first to open files, and serves other files where the policy names it.
+    pub fn backend(mut self, backend: Arc<dyn Backend>) -> Self {
+        self.own.push(backend);
+        self
+    }
+
+    /// Starts the backends.
+    ///
+    /// One that does not start is left out, with a reason in [`Engine::backends`]; only the thread pool has to.
+    ///
+    /// # Errors
+    /// [`Error::Options`] for a queue depth, capacity or number of threads of 0, and for a value in the environment that
+    /// makes no sense; [`Error::UnknownBackend`]; [`Error::BackendUnavailable`] when a required one did not start;
+    /// [`Error::System`] where there are no descriptors left.
+    pub fn build(self) -> Result<Engine, Error> {
+        let by_environment = self.policy.is_none();
+        let policy = self.policy.clone().map_or_else(policy_from_environment, Ok)?;
+        let strict = self.strict.map_or_else(strict_from_environment, Ok)?;
+        for (value, name) in [(self.queue_depth, "queue depth"), (self.threads, "threads"), (self.capacity, "capacity")]
+        {
+            if value == 0 {
+                return Err(Error::Options(format!("{name} is 0: it must be at least 1")));
+            }
+        }
+        let slow = self.slow_submit.map_or_else(slow_submit_from_environment, Ok)?;
+        let registered = self.start_backends()?;
+        let pool = registered.iter().position(|r| r.name == backends::LAST_RESORT).unwrap_or(0) as u8;
+        let candidates = registered.iter().map(candidate).collect();
+        // What a mistake in the policy leaves behind is an engine that was never used: its backends end on drop.
+        let settings = Settings::new(candidates, &policy, strict, facts::swap_is_active())
+            .map_err(|error| if by_environment { of_environment(error) } else { error })?;
+        let fork = Arc::new(ForkGuard::new());
+        let driver = Driver::new(fork.clone())?;
+        for registered in &registered {
+            let notification = registered.backend.as_ref().ok().and_then(|backend| backend.notification());
+            if let Some(notification) = notification {
+                driver.watch(notification)?;
+            }
+        }
+        let mut lanes: Vec<_> =
+            registered.into_iter().map(|r| Lane::new(r.name, r.backend.ok(), r.capabilities, slow)).collect();
+        let workers = backends::stream_workers(self.capacity);
+        let stream_workers = lanes.len() as u8;
+        lanes.push(Lane::new(workers.name(), Some(workers.clone()), workers.capabilities(), slow));
+        let core = Arc::new(Core {
+            slab: Arc::new(Slab::new(self.capacity)),
+            settings,
+            lanes: lanes.into(),
+            driver,
+            counters: Counters::default(),
+            state: State::open(),
+            unfinished: AtomicUsize::new(0),
+            ended: Counter::default(),
+            drained: Drained::default(),
+            end: Ended::default(),
+            pool,
+            stream_workers,
+            fork,
+        });
+        let engine = Engine { inner: Arc::new(Inner { core }) };
+        events::engine_started(engine.core());
+        Ok(engine)
+    }
+
+    fn start_backends(&self) -> Result<Vec<Registered>, Error> {
+        let own = self.own.iter().map(|backend| Registered {
+            name: backend.name(),
+            capabilities: backend.capabilities(),
+            backend: Ok(backend.clone()),
+            automatic: false,
+        });
+        let mut all: Vec<Registered> = own.collect();
+        all.extend(backends::start(self.queue_depth, self.threads, self.capacity)?);
+        if let Some(twice) = all.iter().enumerate().find(|(i, r)| all[..*i].iter().any(|other| other.name == r.name)) {
+            return Err(Error::Options(format!("there are two backends named {:?}", twice.1.name)));
+        }
+        if all.iter().any(|registered| registered.name == backends::STREAM_WORKERS) {
+            return Err(Error::Options(format!("{:?} is the engine's own name", backends::STREAM_WORKERS)));
+        }
+        // One more number is the stream workers'.
+        if all.len() >= usize::from(crate::router::learned::INLINE) {
+            return Err(Error::Options(format!("{} backends are too many", all.len())));
+        }
+        Ok(all)
+    }
+}
+
+impl std::fmt::Debug for EngineBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EngineBuilder")
+            .field("policy", &self.policy)
+            .field("strict", &self.strict)
+            .field("queue_depth", &self.queue_depth)
+            .field("threads", &self.threads)
+            .field("capacity", &self.capacity)
+            .field("slow_submit", &self.slow_submit)
+            .finish_non_exhaustive()
+    }
+}
+
+fn candidate(registered: &Registered) -> Candidate {
+    Candidate {
+        name: registered.name,
+        capabilities: registered.capabilities,
+        automatic: registered.automatic,
+        missing: registered.backend.as_ref().err().map(|reason| reason.as_str().into()),
+    }
+}
+
+fn policy_from_environment() -> Result<Policy, Error> {
+    match std::env::var(ENV_BACKEND) {
+        Ok(name) if name.is_empty() => Ok(Policy::Auto),
+        Ok(name) => Ok(name.parse().unwrap_or(Policy::Auto)),
+        Err(std::env::VarError::NotPresent) => Ok(Policy::Auto),
+        // Shown as it is, and refused with the names that there are.
+        Err(std::env::VarError::NotUnicode(name)) => Ok(Policy::Prefer(vec![name.to_string_lossy().into_owned()])),
+    }
+}
+
+/// A name that no backend has, where the environment has it from.
+fn of_environment(error: Error) -> Error {
+    let Error::UnknownBackend { name, known } = &error else { return error };
+    let note = crate::error::not_compiled_in(name);
+    Error::Options(format!(
+        "{ENV_BACKEND} names {name:?}, and there is no such backend{note}: it must be auto, or one or more of {}, with \
+         commas between",
+        known.join(", ")
+    ))
+}
+
+fn strict_from_environment() -> Result<bool, Error> {
+    let value = std::env::var_os(ENV_STRICT).unwrap_or_default();
+    match value.to_str() {
+        Some("" | "0") => Ok(false),
+        Some("1") => Ok(true),
+        _ => Err(Error::Options(format!("{ENV_STRICT} is {value:?}: it must be 0 or 1"))),
+    }
+}
+
+fn slow_submit_from_environment() -> Result<Duration, Error> {
+    let wrong =
+        |value: &str| Error::Options(format!("{ENV_SLOW_SUBMIT} is {value:?}: it must be a number of microseconds"));
+    match std::env::var(ENV_SLOW_SUBMIT).as_deref() {
+        Err(std::env::VarError::NotPresent) | Ok("") => Ok(monitor::SLOW),
+        Ok(value) => value.parse().map(Duration::from_micros).map_err(|_| wrong(value)),
+        Err(_) => Err(wrong("not valid UTF-8")),
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.core.fork.is_child() {
+            // The threads, and the kernel's contexts, are the parent's: touch nothing, leak all.
+            std::mem::forget(self.core.clone());
+            return;
+        }
+        if !self.core.state.close() {
+            return;
+        }
+        let owned = std::thread::current().name().is_some_and(|name| name.starts_with(backends::THREAD_PREFIX));
+        if owned || dispatch::is_completing() || request::is_in_foreign_code() {
+            // A thread of ours, or one in the middle of completing requests, would wait for itself; one inside a waker
+            // perhaps for another that is about to call it.
+            finish_elsewhere(&self.core);
+        } else {
+            finish(&self.core);
+        }
+    }
+}
+
+/// Finishes a closed engine on a thread of its own.
+fn finish_elsewhere(core: &Arc<Core>) {
+    let mine = core.clone();
+    if std::thread::Builder::new().name("polyaio-shutdown".into()).spawn(move || finish(&mine)).is_err() {
+        // The engine refuses new operations all the same, and its threads finish what they have; they end with the process.
+        core.driver.wake_all_streams();
+        core.end.end();
+    }
+}
+
+/// Waits for what is in flight in a closed engine, and ends all threads. Who has closed it calls this, once.
+fn finish(core: &Arc<Core>) {
+    events::shutdown("engine shuts down");
+    core.driver.wake_all_streams();
+    driver::block_on(core, Drain { core });
+    core.driver.stop_background();
+    for lane in &core.lanes {
+        if let Some(backend) = &lane.backend {
+            backend.shutdown();
+        }
+    }
+    events::shutdown("engine has ended");
+    core.end.end();
+}
+
+/// Ready when nothing is in flight that would end by itself.
+struct Drain<'a> {
+    core: &'a Core,
+}
+
+impl Future for Drain<'_> {
+    type Output = ();
+
+    fn poll(self: std::pin::Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.core.drained.register(context.waker());
+        self.core.flush();
+        if self.core.is_idle() { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+/// Ready when the engine has ended; made by [`Engine::shutdown`].
+#[must_use = "the engine ends anyway; this waits for it"]
+pub struct Shutdown {
+    core: Arc<Core>,
+}
+
+impl Future for Shutdown {
+    type Output = ();
+
+    fn poll(self: std::pin::Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.core.end.poll(context.waker())
+    }
+}
+
+#[cfg(all(test, not(polyaio_loom)))]
+mod tests {
+    use super::*;
+
+    /// A name that another build knows is told from one that nobody knows.
+    #[test]
+    fn a_backend_that_is_not_compiled_in_is_said_to_be_so() {
+        let all = [("kernel-aio", cfg!(feature = "kernel-aio")), ("posix-aio", cfg!(feature = "posix-aio"))];
+        for (name, compiled_in) in all {
+            let built = Engine::builder().policy(Policy::Prefer(vec![name.to_owned()])).strict(false).build();
+            match built {
+                Ok(engine) => assert!(compiled_in && engine.backends().iter().any(|status| status.name == name)),
+                Err(error) => {
+                    assert!(!compiled_in && matches!(error, Error::UnknownBackend { .. }), "{error:?}");
+                    let feature = format!("feature {name}");
+                    assert!(error.to_string().contains(&feature) || cfg!(not(target_os = "linux")), "{error}");
+                    let text = of_environment(error).to_string();
+                    assert!(text.contains(&feature) && text.contains(backends::LAST_RESORT), "{text}");
+                }
+            }
+        }
+        let unknown = Engine::builder().policy(Policy::Require("io-uring".to_owned())).build().expect_err("no such");
+        assert!(!unknown.to_string().contains("feature"), "{unknown}");
+    }
+}

@@ -1,0 +1,162 @@
+//! Errors of everything but the data path, and [`BufResult`], which gives the buffer back whatever happened.
+//!
+//! Data-path errors are [`std::io::Error`]s that keep their `raw_os_error`. Where the crate has more to say than the kernel
+//! ([`Error::Strict`], [`Error::EngineClosed`], [`Error::Forked`]) the inner error is an [`Error`], which keeps the number.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::completion::Errno;
+
+/// Why an engine or a file could not be made or used. Each kind says what the caller can do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused to open the file; the error number tells why.
+    #[error("cannot open {}: {source}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// `open(2)`'s error, with its number.
+        source: io::Error,
+    },
+
+    /// `Direct::Required` (or `Direct::Preferred` on a strict engine), but the file cannot be opened with `O_DIRECT`.
+    #[error(
+        "{} cannot be opened for direct I/O: its file system ({file_system}) refuses O_DIRECT ({errno}); use \
+         Direct::Preferred (not strict) to go on with buffered I/O, or another file system",
+        path.display()
+    )]
+    DirectRefused {
+        /// The file.
+        path: PathBuf,
+        /// Its file system.
+        file_system: String,
+        /// What `open(2)` answered.
+        errno: Errno,
+    },
+
+    /// The options contradict each other or have a value that makes no sense.
+    #[error("{0}")]
+    Options(String),
+
+    /// A backend name that no backend has.
+    #[error("there is no backend {name:?}{}; use one of: {}", not_compiled_in(name), known.join(", "))]
+    UnknownBackend {
+        /// The name that was asked for.
+        name: String,
+        /// The names there are.
+        known: Vec<&'static str>,
+    },
+
+    /// `Policy::Require` (or a strict engine) names a backend that did not start.
+    #[error("the required backend {name} did not start: {reason}")]
+    BackendUnavailable {
+        /// The backend.
+        name: &'static str,
+        /// Why, and what an operator can do.
+        reason: String,
+    },
+
+    /// The strict engine, or a required backend, refuses what only a fallback could serve. Change the request as the text
+    /// says, or the policy.
+    #[error("strict: {what}")]
+    Strict {
+        /// What was wanted, of whom, what was missing, the [`Reason`](crate::Reason) of the fallback that was refused, and
+        /// what to do.
+        what: String,
+        /// What the refusing backend said, where one was asked.
+        errno: Option<Errno>,
+    },
+
+    /// The engine has been shut down or dropped. Keep it alive for as long as its files are used.
+    #[error("the engine of this file has been shut down: keep the `Engine` alive while its files are used")]
+    EngineClosed,
+
+    /// The process was forked after the engine was made. Make a new engine in the child.
+    #[error("this engine belongs to the parent process and cannot be used after fork: make a new one in the child")]
+    Forked,
+
+    /// A system call that the engine needs failed.
+    #[error("{what}: {source}")]
+    System {
+        /// What was being done.
+        what: &'static str,
+        /// The error, with its number.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// The operating system's error number behind it, where there is one.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        match self {
+            Self::Open { source, .. } | Self::System { source, .. } => source.raw_os_error(),
+            Self::DirectRefused { errno, .. } => Some(errno.0),
+            Self::Strict { errno, .. } => errno.map(|errno| errno.0),
+            _ => None,
+        }
+    }
+
+    /// The nearest [`io::ErrorKind`].
+    pub fn kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Open { source, .. } | Self::System { source, .. } => source.kind(),
+            Self::DirectRefused { .. } | Self::BackendUnavailable { .. } | Self::Strict { .. } => {
+                io::ErrorKind::Unsupported
+            }
+            Self::Options(_) | Self::UnknownBackend { .. } => io::ErrorKind::InvalidInput,
+            Self::EngineClosed => io::ErrorKind::NotConnected,
+            Self::Forked => io::ErrorKind::Other,
+        }
+    }
+
+    pub(crate) fn system(what: &'static str) -> Self {
+        Self::System { what, source: io::Error::last_os_error() }
+    }
+}
+
+/// A remark on a name that other builds of the crate know.
+pub(crate) fn not_compiled_in(name: &str) -> &'static str {
+    match name {
+        "kernel-aio" if cfg!(not(target_os = "linux")) => " on this platform",
+        "kernel-aio" if cfg!(not(feature = "kernel-aio")) => " in this build (it has not the feature kernel-aio)",
+        "posix-aio" if cfg!(not(feature = "posix-aio")) => " in this build (it has not the feature posix-aio)",
+        _ => "",
+    }
+}
+
+impl From<Error> for io::Error {
+    /// Keeps the kind, and this error as the inner one.
+    fn from(error: Error) -> Self {
+        io::Error::new(error.kind(), error)
+    }
+}
+
+/// The result of an operation on a buffer, and the buffer.
+///
+/// # Examples
+/// ```
+/// # use polyaio::BufResult;
+/// let BufResult(n, buf) = BufResult(Ok(3), vec![1, 2, 3]);
+/// assert_eq!(&buf[..n?], [1, 2, 3]);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "the operation may have failed"]
+pub struct BufResult<T, B>(pub io::Result<T>, pub B);
+
+impl<T, B> BufResult<T, B> {
+    /// Drops the buffer on failure, so that `?` can be used.
+    ///
+    /// # Errors
+    /// The operation's own.
+    pub fn into_result(self) -> io::Result<(T, B)> {
+        self.0.map(|value| (value, self.1))
+    }
+
+    /// Changes the value, not the buffer's.
+    pub fn map<U>(self, f: impl FnOnce(T) -> U) -> BufResult<U, B> {
+        BufResult(self.0.map(f), self.1)
+    }
+}

@@ -1,0 +1,537 @@
+//! (1) The user's call: what can be done with an open file.
+
+use std::future::IntoFuture as _;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+
+use crate::batch::{self, Batch};
+use crate::buf::{AlignedBuf, IoBuf, IoBufMut, IoVecBuf, IoVecBufMut};
+use crate::descriptor::OpenFile;
+use crate::error::BufResult;
+use crate::future::Op;
+use crate::how::At;
+use crate::metadata::Advice;
+use crate::op::{Advise, Control, Len, Read, ReadExact, Ready, Write, WriteAll};
+use crate::op::{ReadExactVectored, ReadVectored, WriteAllVectored, WriteVectored};
+use crate::request::OpKind;
+use crate::route::Route;
+use crate::router::facts::{Alignment, Facts};
+
+/// An open file of an [`Engine`](crate::Engine): a regular file, a block device, or a stream (pipe, socket, terminal ...).
+///
+/// Clones refer to the same descriptor, which is closed when the last clone and the last request are gone, or by
+/// [`close`](Self::close). All operations return an [`Op`]: a `Send` future for any executor, with
+/// [`wait`](Op::wait) for none.
+///
+/// Operations have no order among themselves, but for three: writes to a file opened for appending, and transfers at the
+/// position, happen in the order in which they were first polled; [`sync_all`](Self::sync_all) and
+/// [`sync_data`](Self::sync_data) cover every write that was first polled before them.
+///
+/// # Direct I/O
+/// Transfers whose memory, offset or length a file opened with `O_DIRECT` refuses (see [`Facts::alignment`]) are served
+/// through the page cache, on a worker, and counted as [`Misaligned`](crate::Reason::Misaligned); on a strict engine they
+/// fail with an error that names the alignment. Within one `File` and its clones, direct and misaligned transfers of the same
+/// page do not disturb each other. Elsewhere (another `File` of the same path, another process) mixing direct and buffered
+/// access is as undefined as open(2) says.
+#[derive(Clone)]
+pub struct File {
+    inner: Arc<OpenFile>,
+}
+
+impl File {
+    pub(crate) fn new(inner: Arc<OpenFile>) -> Self {
+        Self { inner }
+    }
+
+    pub(crate) fn open_file(&self) -> &Arc<OpenFile> {
+        &self.inner
+    }
+
+    /// Reads up to the buffer's length (a `Vec`'s capacity) from `offset` bytes into the file on, as `pread(2)`.
+    ///
+    /// Returns the number of bytes, which may be less than asked for; 0 at the end of the file. The position does not
+    /// move. On a stream `offset` must be 0.
+    ///
+    /// # Errors
+    /// `EBADF` not open for reading, or closed; `EINVAL` the offset is beyond `i64::MAX`; `ESPIPE` an offset on a stream; `EISDIR` a directory; `EIO` the device failed. Others as
+    /// `pread(2)`.
+    ///
+    /// # Cancel safety
+    /// The buffer of a dropped read is freed when the kernel is done with it. See [`Op`].
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("greeting");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// use polyaio::{BufResult, Engine, OpenOptions};
+    /// let engine = Engine::new()?;
+    /// let file = OpenOptions::new().read(true).open(&engine, &path)?;
+    /// let BufResult(n, buf) = file.read_at(Vec::with_capacity(5), 7).wait();
+    /// assert_eq!(&buf[..n?], b"world");
+    /// # Ok(()) }
+    /// ```
+    pub fn read_at<B: IoBufMut>(&self, buf: B, offset: u64) -> Op<Read<B>> {
+        self.op(Read { buffer: buf, at: At::offset(offset) })
+    }
+
+    /// Reads at many places, submitted together: each buffer from its offset on, as [`read_at`](Self::read_at). The results
+    /// come in the order of the ranges, once all are there.
+    ///
+    /// # Cancel safety
+    /// The buffers of a dropped future are freed when the kernel is done with them.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("greeting");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// use polyaio::{BufResult, Engine, OpenOptions};
+    /// let engine = Engine::new()?;
+    /// let file = OpenOptions::new().read(true).open(&engine, &path)?;
+    /// let words = file.read_many_at([(vec![0; 5], 0), (vec![0; 5], 7)]).wait();
+    /// let words: Vec<_> = words.into_iter().map(|BufResult(n, word)| (n.unwrap(), word)).collect();
+    /// assert_eq!(words, [(5, b"hello".to_vec()), (5, b"world".to_vec())]);
+    /// # Ok(()) }
+    /// ```
+    pub fn read_many_at<B: IoBufMut>(
+        &self,
+        ranges: impl IntoIterator<Item = (B, u64)>,
+    ) -> batch::All<BufResult<usize, B>> {
+        let mut batch = Batch::new(self.inner.core.clone());
+        for (buf, offset) in ranges {
+            batch.push(self.read_at(buf, offset), |result| result);
+        }
+        batch.into_future()
+    }
+
+    /// Writes up to the buffer's length at `offset` bytes into the file, as `pwrite(2)`.
+    ///
+    /// Returns the number of bytes, which may be less than asked for. A file opened for appending ignores the offset. The
+    /// position does not move. On a stream `offset` must be 0.
+    ///
+    /// # Errors
+    /// As [`read_at`](Self::read_at), and `ENOSPC` the disk is full, `EFBIG` the file would be too large, `EPIPE` nobody
+    /// reads the other end.
+    ///
+    /// # Cancel safety
+    /// A dropped write that was sent goes on. See [`Op`].
+    pub fn write_at<B: IoBuf>(&self, buf: B, offset: u64) -> Op<Write<B>> {
+        self.op(Write { buffer: buf, at: At::offset(offset) })
+    }
+
+    /// Reads from `offset` until the buffer is full (a `Vec`: its capacity).
+    ///
+    /// # Errors
+    /// [`UnexpectedEof`](std::io::ErrorKind::UnexpectedEof) where the file ends before; the bytes that were there are in
+    /// the buffer. Others as [`read_at`](Self::read_at).
+    pub fn read_exact_at<B: IoBufMut>(&self, buf: B, offset: u64) -> Op<ReadExact<B>> {
+        self.op(ReadExact { buffer: buf, at: At::offset(offset) })
+    }
+
+    /// Writes all of the buffer at `offset`.
+    ///
+    /// # Errors
+    /// As [`write_at`](Self::write_at); a part may have been written. [`WriteZero`](std::io::ErrorKind::WriteZero) where
+    /// the file takes nothing more without saying why.
+    pub fn write_all_at<B: IoBuf>(&self, buf: B, offset: u64) -> Op<WriteAll<B>> {
+        self.op(WriteAll { buffer: buf, at: At::offset(offset) })
+    }
+
+    /// Reads at the position, and moves it: for streams, and for files that are shared with others by their position.
+    ///
+    /// # Errors
+    /// As [`read_at`](Self::read_at); `ECANCELED` the file was closed while the stream was waited for.
+    ///
+    /// # Cancel safety
+    /// A dropped read of a stream loses nothing: it has taken nothing from the stream. From a FIFO or terminal a worker may
+    /// be reading for it (at most as much as was asked for, and 64 KiB); what that reads is kept for the file's next reads,
+    /// and is gone with the file. A dropped read at a file's position may have moved it.
+    pub fn read<B: IoBufMut>(&self, buf: B) -> Op<Read<B>> {
+        self.op(Read { buffer: buf, at: At::position() })
+    }
+
+    /// Writes at the position, and moves it. See [`read`](Self::read).
+    ///
+    /// # Errors
+    /// As [`write_at`](Self::write_at); `ECANCELED` the file was closed while the stream was waited for. On a FIFO or
+    /// terminal a part may have been written all the same.
+    ///
+    /// # Cancel safety
+    /// A dropped write to a stream has written nothing, or (to a FIFO or terminal, where a worker may be writing for it) at
+    /// most 4096 bytes, before the next write's.
+    pub fn write<B: IoBuf>(&self, buf: B) -> Op<Write<B>> {
+        self.op(Write { buffer: buf, at: At::position() })
+    }
+
+    /// Writes all of the buffer at the end of the file, wherever that is; the position does not move. Appends of one `File`
+    /// happen in the order in which they were first polled, and nobody's write comes in between one, unless it is too long
+    /// for one call of the system and others write to the file by other means.
+    ///
+    /// # Errors
+    /// As [`write_all_at`](Self::write_all_at). `EOPNOTSUPP` the file was not [opened for
+    /// appending](crate::OpenOptions::append), and the kernel (before Linux 4.16) or the file cannot append all the same;
+    /// `ESPIPE` a stream, which has no end.
+    ///
+    /// # Cancel safety
+    /// As [`write_at`](Self::write_at).
+    ///
+    /// # Platform
+    /// Files that were not opened for appending: Linux, by `RWF_APPEND`.
+    ///
+    /// # References
+    /// pwritev2(2)
+    pub fn append<B: IoBuf>(&self, buf: B) -> Op<WriteAll<B>> {
+        self.op(WriteAll { buffer: buf, at: At::end() })
+    }
+
+    /// Reads at the position until the buffer is full.
+    ///
+    /// # Errors
+    /// As [`read_exact_at`](Self::read_exact_at).
+    pub fn read_exact<B: IoBufMut>(&self, buf: B) -> Op<ReadExact<B>> {
+        self.op(ReadExact { buffer: buf, at: At::position() })
+    }
+
+    /// Writes all of the buffer at the position; nobody else's write of this file comes in between.
+    ///
+    /// # Errors
+    /// As [`write_all_at`](Self::write_all_at).
+    pub fn write_all<B: IoBuf>(&self, buf: B) -> Op<WriteAll<B>> {
+        self.op(WriteAll { buffer: buf, at: At::position() })
+    }
+
+    /// Reads from `offset` into several buffers, one after the other, as `preadv(2)`: each is full before the next has
+    /// anything. Returns the number of bytes of all together, which may be less than asked for; 0 at the end of the file.
+    ///
+    /// `buffers` is a `Vec`, an array or a boxed slice of buffers, or whatever implements [`IoVecBufMut`]. Any number will
+    /// do: up to 8 need no allocation. One call of the operating system takes 1024 (`IOV_MAX`), so that more are transferred
+    /// in part; the [looping form](Self::read_exact_vectored_at) goes on. Empty buffers are left out. Direct I/O demands the
+    /// alignment of each buffer.
+    ///
+    /// A backend that takes one buffer at a time (POSIX AIO) is given one after the other.
+    ///
+    /// # Errors
+    /// As [`read_at`](Self::read_at).
+    ///
+    /// # Cancel safety
+    /// As [`read_at`](Self::read_at).
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("greeting");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// use polyaio::{BufResult, Engine, OpenOptions};
+    /// let engine = Engine::new()?;
+    /// let file = OpenOptions::new().read(true).open(&engine, &path)?;
+    /// let BufResult(n, [head, tail]) = file.read_vectored_at([vec![0; 5], vec![0; 9]], 0).wait();
+    /// assert_eq!((n?, &head[..], &tail[..7]), (12, &b"hello"[..], &b", world"[..]));
+    /// # Ok(()) }
+    /// ```
+    pub fn read_vectored_at<B: IoVecBufMut>(&self, buffers: B, offset: u64) -> Op<ReadVectored<B>> {
+        self.op(ReadVectored { buffers, at: At::offset(offset) })
+    }
+
+    /// Writes several buffers, one after the other, at `offset`, as `pwritev(2)`. Returns the number of bytes, which may be
+    /// less than asked for. See [`read_vectored_at`](Self::read_vectored_at) for what buffers may be, and how many.
+    ///
+    /// # Errors
+    /// As [`write_at`](Self::write_at).
+    ///
+    /// # Cancel safety
+    /// As [`write_at`](Self::write_at).
+    pub fn write_vectored_at<B: IoVecBuf>(&self, buffers: B, offset: u64) -> Op<WriteVectored<B>> {
+        self.op(WriteVectored { buffers, at: At::offset(offset) })
+    }
+
+    /// Reads from `offset` until all of the buffers are full, however many calls of the operating system it takes.
+    ///
+    /// # Errors
+    /// As [`read_exact_at`](Self::read_exact_at).
+    pub fn read_exact_vectored_at<B: IoVecBufMut>(&self, buffers: B, offset: u64) -> Op<ReadExactVectored<B>> {
+        self.op(ReadExactVectored { buffers, at: At::offset(offset) })
+    }
+
+    /// Writes all of the buffers at `offset`, however many calls of the operating system it takes.
+    ///
+    /// # Errors
+    /// As [`write_all_at`](Self::write_all_at).
+    pub fn write_all_vectored_at<B: IoVecBuf>(&self, buffers: B, offset: u64) -> Op<WriteAllVectored<B>> {
+        self.op(WriteAllVectored { buffers, at: At::offset(offset) })
+    }
+
+    /// Reads at the position into several buffers, and moves it, as `readv(2)`; from a socket as `recvmsg(2)`. See
+    /// [`read`](Self::read) and [`read_vectored_at`](Self::read_vectored_at).
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    ///
+    /// # Cancel safety
+    /// As [`read`](Self::read).
+    pub fn read_vectored<B: IoVecBufMut>(&self, buffers: B) -> Op<ReadVectored<B>> {
+        self.op(ReadVectored { buffers, at: At::position() })
+    }
+
+    /// Writes several buffers at the position, and moves it, as `writev(2)`; to a socket as `sendmsg(2)`.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_vectored<B: IoVecBuf>(&self, buffers: B) -> Op<WriteVectored<B>> {
+        self.op(WriteVectored { buffers, at: At::position() })
+    }
+
+    /// Reads at the position until all of the buffers are full.
+    ///
+    /// # Errors
+    /// As [`read_exact`](Self::read_exact).
+    pub fn read_exact_vectored<B: IoVecBufMut>(&self, buffers: B) -> Op<ReadExactVectored<B>> {
+        self.op(ReadExactVectored { buffers, at: At::position() })
+    }
+
+    /// Writes all of the buffers at the position; nobody else's write of this file comes in between.
+    ///
+    /// # Errors
+    /// As [`write_all`](Self::write_all).
+    pub fn write_all_vectored<B: IoVecBuf>(&self, buffers: B) -> Op<WriteAllVectored<B>> {
+        self.op(WriteAllVectored { buffers, at: At::position() })
+    }
+
+    /// Completes when the next read has something to do: there is data, the stream has ended, or it has failed. Takes
+    /// nothing. It stands in line with the reads of this file, so that those before it have had their share. What has
+    /// offsets is ready at once.
+    ///
+    /// # Errors
+    /// `EBADF` not open for reading, or closed; `EISDIR` a directory; `ECANCELED` the file was closed meanwhile.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when it is dropped.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::io::{Read, Write};
+    /// let engine = polyaio::Engine::new()?;
+    /// let (mut reader, mut writer) = std::io::pipe()?;
+    /// let watched = engine.adopt(reader.try_clone()?.into())?;
+    /// writer.write_all(b"ping")?;
+    /// watched.readable().wait()?;
+    /// let mut buffer = [0; 4];
+    /// reader.read_exact(&mut buffer)?;
+    /// # Ok(()) }
+    /// ```
+    pub fn readable(&self) -> Op<Ready> {
+        self.op(Ready { direction: OpKind::Read })
+    }
+
+    /// As [`readable`](Self::readable), for writes: there is room, or nobody reads any more.
+    ///
+    /// # Errors
+    /// As [`readable`](Self::readable); `EBADF` not open for writing.
+    pub fn writable(&self) -> Op<Ready> {
+        self.op(Ready { direction: OpKind::Write })
+    }
+
+    /// Makes data and metadata durable, as `fsync(2)`: those of every write that was submitted before, also of writes that
+    /// are still in flight.
+    ///
+    /// # Errors
+    /// `EIO` data could not be written back; it may be lost. `EINVAL` the descriptor knows no sync (a pipe, a socket).
+    pub fn sync_all(&self) -> Op<Control> {
+        self.control(OpKind::SyncAll, None, 0)
+    }
+
+    /// As [`sync_all`](Self::sync_all), but only the metadata that is needed to find the data, as `fdatasync(2)`.
+    ///
+    /// # Errors
+    /// As [`sync_all`](Self::sync_all).
+    pub fn sync_data(&self) -> Op<Control> {
+        self.control(OpKind::SyncData, None, 0)
+    }
+
+    /// Cuts or extends the file to `len` bytes, as `ftruncate(2)`. What is added reads as zeroes.
+    ///
+    /// # Errors
+    /// `EINVAL` the file is not regular, or not open for writing; `EFBIG`, `ENOSPC`. Others as `ftruncate(2)`.
+    pub fn set_len(&self, len: u64) -> Op<Control> {
+        self.control(OpKind::SetLen, Some(len), 0)
+    }
+
+    /// Reserves `len` bytes of disk space from `offset` on, as `fallocate(2)`: the file becomes at least so long, and
+    /// direct writes there are asynchronous.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` the file system cannot; `ENOSPC`; `EINVAL` for a length of 0. Others as `fallocate(2)`.
+    pub fn allocate(&self, offset: u64, len: u64) -> Op<Control> {
+        self.control(OpKind::Allocate, Some(offset), len)
+    }
+
+    /// Writes the data of `len` bytes from `offset` on (0: of all from there to the end) back to the disk, as
+    /// `sync_file_range(2)`: the data of every write that was submitted before.
+    ///
+    /// **It makes nothing durable by itself.** No metadata is written: not the file's length, not where the data lies on the
+    /// disk; and the disk's own cache is not flushed. After a crash, bytes that were appended, or written into holes or
+    /// allocated space, may be gone whatever this call has said. It is for spreading the work of a later
+    /// [`sync_data`](Self::sync_data) out, and for database files whose blocks were all written and synced before.
+    ///
+    /// # Errors
+    /// `EIO` data could not be written back; `ENOSPC`; `ESPIPE` a stream.
+    ///
+    /// # Platform
+    /// On systems other than Linux it is [`sync_data`](Self::sync_data).
+    ///
+    /// # References
+    /// sync_file_range(2)
+    pub fn sync_range(&self, offset: u64, len: u64) -> Op<Control> {
+        self.control(OpKind::SyncRange, Some(offset), len)
+    }
+
+    /// Gives the disk space of `len` bytes from `offset` on back: they read as zeroes. The file's length stays. A sync that
+    /// is submitted later covers it.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` the file system cannot; `EINVAL` for a length of 0; `EBADF` not open for writing; `ESPIPE` or `ENODEV` a
+    /// stream.
+    ///
+    /// # Platform
+    /// Linux; `EOPNOTSUPP` elsewhere.
+    ///
+    /// # References
+    /// fallocate(2), `FALLOC_FL_PUNCH_HOLE`
+    pub fn punch_hole(&self, offset: u64, len: u64) -> Op<Control> {
+        self.control(OpKind::PunchHole, Some(offset), len)
+    }
+
+    /// Tells the kernel what the program is going to do with `len` bytes from `offset` on (0: with all from there to the
+    /// end), as `posix_fadvise(2)`. It changes nothing but speed.
+    ///
+    /// # Errors
+    /// `ESPIPE` a stream.
+    ///
+    /// # Platform
+    /// Linux; `EOPNOTSUPP` elsewhere.
+    pub fn advise(&self, offset: u64, len: u64, advice: Advice) -> Op<Advise> {
+        self.op(Advise { advice, offset, length: len })
+    }
+
+    /// What is known of the file: length, space on the disk, times and so on, as `statx(2)`.
+    ///
+    /// # Errors
+    /// Those of `statx(2)`; `EOPNOTSUPP` a backend's own file of which it tells nothing.
+    ///
+    /// # Platform
+    /// `fstat(2)`, without the time of creation, where there is no `statx(2)`: other systems, Linux before 4.11.
+    pub fn metadata(&self) -> Op<crate::op::Metadata> {
+        self.op(crate::op::Metadata::default())
+    }
+
+    /// Length in bytes: of a file, or of a block device.
+    ///
+    /// # Errors
+    /// Those of `fstat(2)`.
+    // A file's length costs a system call, and there is no sensible `is_empty`.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> Op<Len> {
+        self.op(Len)
+    }
+
+    /// Closes the file for all clones, after the requests in flight; transfers that wait for a stream end with `ECANCELED`.
+    /// Operations that start later fail with `EBADF`.
+    ///
+    /// A worker that is inside a call on a FIFO or terminal may be there for ever, and is not waited for: the descriptor is
+    /// closed when its call returns, and what `close(2)` says then is not reported.
+    ///
+    /// # Errors
+    /// Those of `close(2)`, such as an `EIO` of delayed writes (NFS); the descriptor is closed all the same. `EBADF` where
+    /// it was closed before.
+    ///
+    /// # Cancel safety
+    /// Once polled, the file closes even if the operation is dropped.
+    pub fn close(self) -> Op<Control> {
+        Op::new(self.inner, Control { kind: OpKind::Close, position: None, length: 0 })
+    }
+
+    /// Which backend serves each kind of operation now, and why. Changes as the file teaches the router.
+    pub fn route(&self) -> Route {
+        self.inner.route()
+    }
+
+    /// What is known of the descriptor.
+    pub fn facts(&self) -> &Facts {
+        &self.inner.facts
+    }
+
+    /// What transfers of this file must be multiples of: the addresses of memory, and offsets and lengths.
+    ///
+    /// Of a file opened for direct I/O that is what the file system says: `statx(2)` with `STATX_DIOALIGN` (Linux 6.1), else
+    /// `XFS_IOC_DIOINFO`, else the logical block size of the device. Where nobody says (btrfs, NFS, FUSE) a page is assumed,
+    /// of at least 4096 bytes. Of an emulated one it is the alignment that was asked for. It is 1 and 1 where nothing is
+    /// demanded: of a file that goes through the page cache, of a stream, and of a direct file on tmpfs.
+    ///
+    /// # References
+    /// open(2), statx(2), ioctl_xfs_fsgetxattr(2)
+    pub fn alignment(&self) -> Alignment {
+        self.inner.facts.transfer_alignment()
+    }
+
+    /// A buffer of zeroes that fits this file: at an address that it accepts, and of `len` bytes, rounded up to what
+    /// lengths must be multiples of ([`alignment`](Self::alignment)). For a file that demands nothing it has just `len`
+    /// bytes.
+    ///
+    /// # Panics
+    /// As [`AlignedBuf::zeroed`].
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// use polyaio::{BufResult, Direct, Engine, OpenOptions};
+    /// let engine = Engine::new()?;
+    /// let file = OpenOptions::new().read(true).direct(Direct::Preferred).open(&engine, &path)?;
+    /// let buffer = file.buffer(100);
+    /// assert!(buffer.len() >= 100 && buffer.len().is_multiple_of(file.alignment().offset));
+    /// let BufResult(n, buffer) = file.read_at(buffer, 0).wait();
+    /// assert_eq!(&buffer[..n?], b"hello, world");
+    /// # Ok(()) }
+    /// ```
+    pub fn buffer(&self, len: usize) -> AlignedBuf {
+        let Alignment { memory, offset } = self.alignment();
+        // What is too long by then is refused as what was too long before.
+        let len = len.checked_next_multiple_of(offset.max(1)).unwrap_or(usize::MAX);
+        AlignedBuf::zeroed(len, memory.max(align_of::<u64>()).next_power_of_two())
+    }
+
+    /// Whether it has no offsets: a pipe, socket, terminal or the like.
+    pub fn is_stream(&self) -> bool {
+        self.inner.facts.is_stream()
+    }
+
+    fn control(&self, kind: OpKind, position: Option<u64>, length: u64) -> Op<Control> {
+        self.op(Control { kind, position, length })
+    }
+
+    fn op<T: crate::op::Operation>(&self, operation: T) -> Op<T> {
+        Op::new(self.inner.clone(), operation)
+    }
+}
+
+impl AsRawFd for File {
+    /// The descriptor, for system calls that this crate does not offer; -1 for a virtual or closed file.
+    fn as_raw_fd(&self) -> RawFd {
+        if self.inner.order.is_closed() { -1 } else { self.inner.descriptor().unwrap_or(-1) }
+    }
+}
+
+impl std::fmt::Debug for File {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("File")
+            .field("handle", &self.inner.handle)
+            .field("facts", &self.inner.facts)
+            .finish_non_exhaustive()
+    }
+}

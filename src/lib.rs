@@ -1,0 +1,119 @@
+//! Asynchronous file I/O over whatever the machine offers.
+//!
+//! polyaio serves reads, writes and syncs through Linux kernel AIO (`io_submit`), POSIX AIO or a pool of threads. It looks
+//! at each descriptor, picks the backend that can really serve it, and falls back by itself, visibly, per descriptor and
+//! per request.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("data");
+//! use polyaio::{AlignedBuf, BufResult, Direct, Engine, OpenOptions};
+//!
+//! let engine = Engine::new()?;
+//! let file = OpenOptions::new().read(true).write(true).create(true).direct(Direct::Preferred).open(&engine, &path)?;
+//! engine.block_on(async {
+//!     let BufResult(written, buf) = file.write_all_at(AlignedBuf::zeroed(4096, 4096), 0).await;
+//!     written?;
+//!     file.sync_data().await?;
+//!     let BufResult(n, _buf) = file.read_at(buf, 0).await;
+//!     assert_eq!(n?, 4096);
+//!     std::io::Result::Ok(())
+//! })?;
+//! println!("{}", file.route());
+//! # Ok(()) }
+//! ```
+//!
+//! # The flow of one request
+//!
+//! The modules are declared in the order in which a request passes them; `docs/life-of-a-request.md` walks through it.
+
+#![deny(unsafe_code)]
+#![cfg_attr(polyaio_loom, allow(dead_code, unused_imports))]
+
+// (1) The user's call.
+mod engine;
+mod file;
+mod metadata;
+mod open;
+mod opening;
+// The buffers it lends, (2) the typed operation, (3) its erased form and the memory that it lives in.
+mod buf;
+#[cfg(feature = "bytes")]
+mod bytes;
+mod how;
+mod op;
+mod pool;
+mod request;
+mod slot;
+// What it runs against, in which order, and what can be done at once in the caller's thread.
+mod descriptor;
+mod emulated;
+mod extent;
+mod inline;
+mod order;
+mod overlap;
+mod stream;
+mod twin;
+mod warmth;
+// (4) Which backend serves it.
+mod route;
+mod router;
+// (5) The queue before the backend, the contract, and the backends themselves.
+pub mod backend;
+#[path = "../backends/mod.rs"]
+pub mod backends;
+mod dispatch;
+mod monitor;
+// (6) The end of a request, and (7) its way back to the user.
+pub mod batch;
+mod completion;
+mod driver;
+mod future;
+mod trace;
+// What other people's code calls, and which calls (1).
+mod adapters;
+// Beside the flow.
+mod error;
+mod events;
+mod fork;
+mod stats;
+mod sync;
+#[cfg(all(test, not(polyaio_loom)))]
+mod testing;
+
+#[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+pub use adapters::AsyncFile;
+pub use adapters::{BlockingFile, Blocks};
+pub use backend::Backend;
+pub use batch::Batch;
+pub use buf::{AlignedBuf, IoBuf, IoBufMut, IoVecBuf, IoVecBufMut, Slice};
+pub use completion::{Errno, Outcome};
+pub use engine::{BackendStatus, Engine, EngineBuilder, Shutdown};
+pub use error::{BufResult, Error};
+pub use file::File;
+pub use future::Op;
+pub use how::{Durability, Priority};
+pub use metadata::{Advice, Metadata};
+pub use open::{Direct, OpenOptions};
+pub use pool::{Acquire, BufPool, PooledBuf};
+pub use request::{IoVec, OpKind, RawHandle, Request, RequestId};
+pub use route::{Route, RouteStep};
+pub use router::facts::{Alignment, Facts, FileKind, FileSystem};
+pub use router::fallback::{Reason, Reasons};
+pub use router::policy::{Policy, Why};
+pub use stats::{Anomalies, BackendStats, Histogram, InlineStats, Stats};
+pub use trace::{Trace, Traced};
+
+/// The operations that [`Op`] runs: the types in the signatures of [`File`]'s methods.
+pub mod ops {
+    pub use crate::how::{Once, Transfer, Writing};
+    pub use crate::op::{Advise, Metadata, Open, Ready};
+    pub use crate::op::{Control, Len, Operation, Read, ReadExact, Write, WriteAll};
+    pub use crate::op::{ReadExactVectored, ReadVectored, WriteAllVectored, WriteVectored};
+}
+
+/// The examples of the README, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,185 @@
+//! Whether submitting holds the caller up: every submission is timed, and what is slow is looked at closely.
+//!
+//! A backend promises not to block in `submit`, but kernel AIO cannot keep that promise alone: a file system may do
+//! synchronously what should be asynchronous (metadata that has to be read, a write that needs blocks, no NOWAIT to say so).
+//! Which request of a batch it was cannot be told, and a thread that was preempted looks slow as well. So a slow batch only
+//! makes its lane *suspicious*: for a while each transfer is submitted on its own, and counts as slow only where the thread
+//! really slept or burned the time. What comes of it is the file's lesson (`router/learned.rs`).
+
+#![allow(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::request::{Owner, Request};
+use crate::router::policy::Class;
+use crate::stats::BackendCounters;
+use crate::sync::atomic::{AtomicU32, Ordering};
+
+/// One request on its own that takes longer, and sleeps or computes meanwhile, has held the caller up; unless the engine is
+/// told otherwise.
+pub(crate) const SLOW: Duration = Duration::from_micros(100);
+/// It has computed if that took so many times as long: interrupts, and what a host takes away from its guest, look the same.
+const COMPUTES: u32 = 5;
+/// A submission of several that takes longer than twice that, and this for each of its requests, is suspicious.
+const BATCH_SLOW_EACH: Duration = Duration::from_micros(10);
+/// So many submissions are looked at closely after it.
+const SUSPICIOUS: u32 = 64;
+/// In each case so many bytes may take a nanosecond more, or 1 MiB 0.1 ms: what is read or written directly is pinned in
+/// memory page by page.
+const BYTES_EACH_NANOSECOND: u64 = 10;
+
+/// What is suspected of one lane. One thread at a time submits to it, so that nothing here has to be exact.
+pub(crate) struct Monitor {
+    /// How long a request may hold its caller up.
+    slow: Duration,
+    /// Submissions that are still to be looked at closely.
+    suspicious: AtomicU32,
+}
+
+impl Monitor {
+    pub(crate) fn new(slow: Duration) -> Self {
+        Self { slow, suspicious: AtomicU32::new(0) }
+    }
+
+    /// Whether a request goes out on its own, to be timed closely.
+    pub(crate) fn isolates(&self, request: &Request) -> bool {
+        request.body().trail.watched || self.suspicious.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// A submission under way.
+pub(crate) struct Timed {
+    requests: usize,
+    /// What their size may cost.
+    allowance: Duration,
+    close: Option<Close>,
+    start: Instant,
+}
+
+/// What it takes to tell what a submission of one request cost its thread, and whom to tell.
+struct Close {
+    /// The request may be over, and freed, when its submission returns.
+    owner: Arc<dyn Owner>,
+    class: Class,
+    backend: u8,
+    before: Usage,
+}
+
+impl Timed {
+    /// Begins to time the submission of `batch`.
+    pub(crate) fn start(batch: &VecDeque<Request>, monitor: Option<&Monitor>) -> Self {
+        let alone = batch.front().filter(|_| batch.len() == 1);
+        let watched = alone.filter(|r| r.kind().is_transfer() && monitor.is_some_and(|m| m.isolates(r)));
+        let close = watched.map(|request| Close {
+            owner: request.owner().clone(),
+            class: Class::of(request.kind(), request.position().is_some()),
+            backend: request.body().trail.backend,
+            before: Usage::now(),
+        });
+        let bytes = |request: &Request| if request.kind().is_transfer() { request.length() } else { 0 };
+        let bytes: u64 = if monitor.is_some() { batch.iter().map(bytes).sum() } else { 0 };
+        let allowance = Duration::from_nanos(bytes / BYTES_EACH_NANOSECOND);
+        Self { requests: batch.len(), allowance, close, start: Instant::now() }
+    }
+
+    /// Notes how long it took. `monitor`: `None` for the last resort, for which there is nobody else.
+    pub(crate) fn end(self, monitor: Option<&Monitor>, counters: &BackendCounters) {
+        let wall = self.start.elapsed();
+        let requests = u32::try_from(self.requests.max(1)).unwrap_or(u32::MAX);
+        counters.submit_ns.add_many(saturating_nanoseconds(wall) / u64::from(requests), u64::from(requests));
+        counters.batch_sizes.add_many(u64::from(requests), 1);
+        let Some(monitor) = monitor else { return };
+        let left = monitor.suspicious.load(Ordering::Relaxed);
+        let mut next = left.saturating_sub(1);
+        let limit = monitor.slow.saturating_add(self.allowance);
+        if let Some(close) = self.close {
+            let slow = wall > limit && close.before.has_worked(limit.saturating_mul(COMPUTES));
+            close.owner.submitted(close.class, close.backend, slow);
+            if slow {
+                counters.slow_submits.add(1);
+                next = SUSPICIOUS;
+            }
+        } else if wall > limit.saturating_add(monitor.slow).saturating_add(BATCH_SLOW_EACH * requests) {
+            next = SUSPICIOUS;
+        }
+        if next != left {
+            monitor.suspicious.store(next, Ordering::Relaxed);
+        }
+    }
+}
+
+fn saturating_nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What this thread has used up to a moment.
+struct Usage {
+    /// How often it went to sleep by itself.
+    sleeps: libc::c_long,
+    /// CPU time.
+    cpu: Duration,
+}
+
+impl Usage {
+    fn now() -> Self {
+        Self { sleeps: sleeps(), cpu: cpu_time() }
+    }
+
+    /// Whether the thread has slept since, or computed for longer than `time`: it was not just preempted.
+    fn has_worked(&self, time: Duration) -> bool {
+        sleeps() > self.sleeps || cpu_time().saturating_sub(self.cpu) > time
+    }
+}
+
+cfg_if::cfg_if! {
+    if #[cfg(any(target_os = "linux", target_os = "android"))] {
+        /// Voluntary context switches of this thread.
+        fn sleeps() -> libc::c_long {
+            let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+            // SAFETY: getrusage(2) fills the structure; all zeroes is a value of it, should it fail.
+            unsafe {
+                libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
+                usage.assume_init().ru_nvcsw
+            }
+        }
+    } else {
+        /// Not known per thread: CPU time alone decides.
+        fn sleeps() -> libc::c_long {
+            0
+        }
+    }
+}
+
+/// CPU time of this thread: to the nanosecond, where that of getrusage(2) moves with the timer's tick.
+fn cpu_time() -> Duration {
+    let mut time = MaybeUninit::<libc::timespec>::zeroed();
+    // SAFETY: clock_gettime(2) fills the structure; all zeroes is a value of it, should it fail.
+    let time = unsafe {
+        libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, time.as_mut_ptr());
+        time.assume_init()
+    };
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(all(test, not(polyaio_loom), target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sleeping_and_computing_count_and_a_moment_does_not() {
+        let before = Usage::now();
+        assert!(!before.has_worked(SLOW), "nothing has happened");
+        let before = Usage::now();
+        std::thread::sleep(Duration::from_millis(1));
+        assert!(before.has_worked(SLOW), "it has slept");
+        let before = Usage { sleeps: libc::c_long::MAX, ..Usage::now() };
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(50) && !before.has_worked(SLOW) {
+            std::hint::spin_loop();
+        }
+        assert!(before.has_worked(SLOW), "it has computed");
+    }
+}

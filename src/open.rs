@@ -1,0 +1,313 @@
+//! How a path becomes a descriptor: [`OpenOptions`], and what becomes of `O_DIRECT`.
+
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use crate::completion::Errno;
+use crate::error::Error;
+use crate::future::Op;
+use crate::router::facts::Alignment;
+
+/// Whether a file is opened for direct I/O (`O_DIRECT`), past the page cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Direct {
+    /// Through the page cache.
+    #[default]
+    Off,
+    /// Direct where the file system accepts it, else through the page cache. Which it became, and why, is in
+    /// [`File::facts`](crate::File::facts) and [`File::route`](crate::File::route), and is counted. On a strict engine as
+    /// [`Required`](Self::Required).
+    Preferred,
+    /// Direct, or [`Error::DirectRefused`].
+    Required,
+    /// Through the page cache, on any file system, but with the rules of direct I/O: what a device would refuse as
+    /// misaligned fails with `EINVAL`, before a byte has moved. For tests of programs that will meet a device later.
+    ///
+    /// The rules are the strictest that there are, those of XFS and of block devices:
+    ///
+    /// - The memory's address, the length and the offset of a transfer must be multiples of `alignment`: else `EINVAL`.
+    /// - Without an offset it is the file's position that counts. What is appended must be aligned by the offset or position,
+    ///   though it is ignored, and by the length that the file has: nothing can be appended to a file of an odd length.
+    /// - A transfer of no bytes, and a read at the end of the file or behind it, is 0 bytes, however misaligned.
+    /// - A read that crosses the end must be aligned too; it returns what there is.
+    ///
+    /// The rest of a looping operation ([`write_all_at`](crate::File::write_all_at)) is not checked again: a device never
+    /// stops within a block, but the page cache may.
+    ///
+    /// Where a file system, or a kernel, is more lenient, it is not imitated: ext4 ignores the offset of what is appended;
+    /// Linux 6.18 overlooks an address where the transfer stays within a page; ext4 and XFS do not look at what lies in
+    /// holes, or behind the last block; btrfs and NFS refuse nothing; many devices want less of the address than of the
+    /// offset. Nor is it where it is worse: a device may have written the first blocks of what it then refuses, and a direct
+    /// read leaves zeroes in the buffer behind the end of the file.
+    ///
+    /// [`Facts::emulated`](crate::Facts::emulated) and [`File::route`](crate::File::route) say that it is emulated;
+    /// otherwise the file is served as the buffered one that it is. It has no effect on what is neither a regular file nor
+    /// a block device. Where the end of a file that only its backend knows is, is not known here: a misaligned read of it is
+    /// refused wherever it begins.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("data");
+    /// use polyaio::{BufResult, Direct, Engine, OpenOptions};
+    /// let engine = Engine::new()?;
+    /// let mut options = OpenOptions::new();
+    /// let file = options.write(true).create(true).direct(Direct::Emulated { alignment: 4096 }).open(&engine, &path)?;
+    /// let BufResult(refused, _) = file.write_all_at(vec![0; 100], 0).wait();
+    /// assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EINVAL));
+    /// let BufResult(written, _) = file.write_all_at(file.buffer(100), 0).wait();
+    /// written?;
+    /// # Ok(()) }
+    /// ```
+    Emulated {
+        /// What addresses, offsets and lengths must be multiples of, in bytes: a power of two.
+        alignment: usize,
+    },
+}
+
+/// Options for opening a file: `std::fs::OpenOptions`, with [`Direct`] added.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("data");
+/// use polyaio::{Direct, Engine, OpenOptions};
+/// let engine = Engine::new()?;
+/// let file = OpenOptions::new().read(true).write(true).create(true).direct(Direct::Preferred).open(&engine, &path)?;
+/// println!("{}", file.route());
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    pub(crate) read: bool,
+    pub(crate) write: bool,
+    pub(crate) append: bool,
+    pub(crate) truncate: bool,
+    pub(crate) create: bool,
+    pub(crate) create_new: bool,
+    pub(crate) mode: u32,
+    pub(crate) custom_flags: i32,
+    pub(crate) direct: Direct,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// One setter for each switch that `std` has too.
+macro_rules! switches {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {$(
+        $(#[$doc])*
+        pub fn $name(&mut self, $name: bool) -> &mut Self {
+            self.$name = $name;
+            self
+        }
+    )+};
+}
+
+impl OpenOptions {
+    /// Everything off; mode 0o666 (less the umask) for files that are created.
+    pub const fn new() -> Self {
+        Self {
+            read: false,
+            write: false,
+            append: false,
+            truncate: false,
+            create: false,
+            create_new: false,
+            mode: 0o666,
+            custom_flags: 0,
+            direct: Direct::Off,
+        }
+    }
+
+    switches! {
+        /// Opens for reading.
+        read,
+        /// Opens for writing.
+        write,
+        /// Opens for appending: each write goes to the end of the file, whatever its offset (`O_APPEND`).
+        append,
+        /// Cuts the file to length 0.
+        truncate,
+        /// Creates the file where there is none.
+        create,
+        /// Creates the file, and fails with `EEXIST` where there is one.
+        create_new,
+    }
+
+    /// Permission bits of a file that is created, before the umask.
+    pub fn mode(&mut self, mode: u32) -> &mut Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Further `O_*` flags for `open(2)`; access mode bits are ignored.
+    pub fn custom_flags(&mut self, flags: i32) -> &mut Self {
+        self.custom_flags = flags;
+        self
+    }
+
+    /// Whether to open for direct I/O.
+    pub fn direct(&mut self, direct: Direct) -> &mut Self {
+        self.direct = direct;
+        self
+    }
+
+    /// What was asked for with [`direct`](Self::direct).
+    pub fn direct_mode(&self) -> Direct {
+        self.direct
+    }
+
+    /// Opens `path` for use with `engine`.
+    ///
+    /// `open(2)` is called on this thread; [`open_async`](Self::open_async) calls it elsewhere. A FIFO without a peer therefore waits for one; give `O_NONBLOCK` in
+    /// [`custom_flags`](Self::custom_flags), or open it elsewhere and [`adopt`](crate::Engine::adopt) it.
+    ///
+    /// # Errors
+    /// [`Error::Open`] with `open(2)`'s error number, [`Error::DirectRefused`], [`Error::Options`] for options that
+    /// contradict each other and for an emulated alignment that is no power of two, [`Error::EngineClosed`] and
+    /// [`Error::Forked`].
+    pub fn open(&self, engine: &crate::Engine, path: impl AsRef<Path>) -> Result<crate::File, Error> {
+        engine.open(self, path.as_ref())
+    }
+
+    /// Opens `path` without blocking this thread: `open(2)`, and what has to be asked of the descriptor, runs on a worker.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`Error::Open`] with `ECANCELED` where it was cancelled.
+    ///
+    /// # Cancel safety
+    /// What a dropped open has opened is closed, and stays created or cut, as the options say. One that waits on a FIFO for a
+    /// peer occupies a worker, and holds up the engine's end, until there is one: give `O_NONBLOCK` in
+    /// [`custom_flags`](Self::custom_flags).
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello")?;
+    /// use polyaio::{Engine, OpenOptions};
+    /// let engine = Engine::new()?;
+    /// let file = engine.block_on(async { OpenOptions::new().read(true).open_async(&engine, &path).await })?;
+    /// assert_eq!(file.metadata().wait()?.len, 5);
+    /// file.close().wait()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn open_async(&self, engine: &crate::Engine, path: impl AsRef<Path>) -> Op<crate::ops::Open> {
+        engine.open_later(self.clone(), path.as_ref().to_owned())
+    }
+
+    /// The rules to enforce in software.
+    pub(crate) fn emulated(&self) -> Result<Option<Alignment>, Error> {
+        let Direct::Emulated { alignment } = self.direct else { return Ok(None) };
+        if !alignment.is_power_of_two() {
+            let what =
+                format!("direct I/O cannot be emulated with an alignment of {alignment}: it must be a power of two");
+            return Err(Error::Options(what));
+        }
+        if self.custom_flags & DIRECT_FLAG != 0 {
+            return Err(Error::Options("emulated direct I/O and O_DIRECT contradict each other".into()));
+        }
+        Ok(Some(Alignment { memory: alignment, offset: alignment }))
+    }
+
+    fn flags(&self) -> Result<i32, Error> {
+        let access = match (self.read, self.write || self.append) {
+            (true, false) => libc::O_RDONLY,
+            (false, true) => libc::O_WRONLY,
+            (true, true) => libc::O_RDWR,
+            (false, false) => return Err(Error::Options("set at least one of read, write and append".into())),
+        };
+        let writes = self.write || self.append;
+        if !writes && (self.truncate || self.create || self.create_new) {
+            return Err(Error::Options("truncate, create and create_new need write or append".into()));
+        }
+        if self.append && self.truncate && !self.create_new {
+            return Err(Error::Options("append and truncate contradict each other".into()));
+        }
+        let creation = match (self.create_new, self.create) {
+            (true, _) => libc::O_CREAT | libc::O_EXCL,
+            (false, true) => libc::O_CREAT,
+            (false, false) => 0,
+        };
+        let append = if self.append { libc::O_APPEND } else { 0 };
+        let truncate = if self.truncate && !self.create_new { libc::O_TRUNC } else { 0 };
+        Ok(access | creation | append | truncate | libc::O_CLOEXEC | (self.custom_flags & !libc::O_ACCMODE))
+    }
+
+    /// `open(2)`, as the options say. The error number comes along when `O_DIRECT` was wished for and refused.
+    ///
+    /// `strict`: what is preferred is required.
+    pub(crate) fn open_descriptor(&self, path: &Path, strict: bool) -> Result<(OwnedFd, Option<Errno>), Error> {
+        let failed = |source| Error::Open { path: path.to_owned(), source };
+        let c_path = CString::new(path.as_os_str().as_bytes())
+            .map_err(|_| failed(io::Error::new(io::ErrorKind::InvalidInput, "the path contains a NUL byte")))?;
+        let flags = self.flags()?;
+        let open = |flags| open_retrying(&c_path, flags, self.mode);
+        if matches!(self.direct, Direct::Off | Direct::Emulated { .. }) {
+            return open(flags).map(|fd| (fd, None)).map_err(failed);
+        }
+        // The kernel refuses O_DIRECT after it has made the file.
+        let required = self.direct == Direct::Required || strict;
+        let existed = !required || path.symlink_metadata().is_ok();
+        match open(flags | DIRECT_FLAG) {
+            Ok(fd) => Ok((fd, None)),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                // EINVAL may mean other flags too: only when the same open succeeds without O_DIRECT was that the cause.
+                // An O_CREAT|O_EXCL has made the file by the time O_DIRECT is refused: do not trip over it.
+                let refused = Errno(libc::EINVAL);
+                if required {
+                    // A look only: nothing is created or cut for an open that is going to fail.
+                    let fd =
+                        open(flags & !(libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC)).map_err(|_| failed(error))?;
+                    let file_system = crate::router::facts::file_system(&fd).to_string();
+                    if !existed {
+                        // What is left of it otherwise is an empty file: no harm, and nothing to report beside the refusal.
+                        let _ = std::fs::remove_file(path);
+                    }
+                    return Err(Error::DirectRefused { path: path.to_owned(), file_system, errno: refused });
+                }
+                let retry = if self.create_new { flags & !libc::O_EXCL } else { flags };
+                let fd = open(retry).map_err(failed)?;
+                Ok((fd, Some(refused)))
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+cfg_if::cfg_if! {
+    if #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd", target_os = "netbsd"))] {
+        const DIRECT_FLAG: i32 = libc::O_DIRECT;
+    } else {
+        // No such flag: `Preferred` is then buffered.
+        const DIRECT_FLAG: i32 = 0;
+    }
+}
+
+fn open_retrying(path: &CString, flags: i32, mode: u32) -> io::Result<OwnedFd> {
+    loop {
+        // SAFETY: `path` is a C string; open(2) takes nothing else by pointer.
+        let fd = unsafe { libc::open(path.as_ptr(), flags, mode as libc::c_uint) };
+        if fd >= 0 {
+            // SAFETY: the descriptor is new and nobody else's.
+            return Ok(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}

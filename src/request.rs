@@ -1,0 +1,791 @@
+//! (3) The erased, owned form of an operation: what backends see.
+//!
+//! A [`Request`] is the only way to the memory of one operation in flight. It is moved from queue to queue and consumed
+//! by exactly one [`Request::complete`].
+
+#![allow(unsafe_code)]
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::NonNull;
+use std::sync::{Arc, OnceLock};
+use std::task::Waker;
+
+use crate::completion::{Errno, Last, Outcome};
+use crate::how::{Durability, How, Priority};
+use crate::metadata::{Advice, Metadata};
+use crate::opening::Opening;
+use crate::router::facts::Alignment;
+use crate::router::fallback::{Reason, Reasons};
+use crate::slot::{Slab, Slot};
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum OpKind {
+    /// Read into the request's memory.
+    Read,
+    /// Write the request's memory.
+    Write,
+    /// Make data and metadata durable, as `fsync(2)`.
+    SyncAll,
+    /// Make data, and the metadata needed to find it, durable, as `fdatasync(2)`.
+    SyncData,
+    /// Set the file's length to [`Request::position`] bytes, as `ftruncate(2)`.
+    SetLen,
+    /// Reserve [`Request::length`] bytes from [`Request::position`] on, as `fallocate(2)`.
+    Allocate,
+    /// Ask for the file's length in bytes; the outcome's value is the length.
+    Len,
+    /// Close the handle, as `close(2)`.
+    Close,
+    /// Write the data of [`Request::length`] bytes from [`Request::position`] on back to the disk, and no metadata, as
+    /// `sync_file_range(2)`.
+    SyncRange,
+    /// Give the disk space of [`Request::length`] bytes from [`Request::position`] on back, as `fallocate(2)` with
+    /// `FALLOC_FL_PUNCH_HOLE`.
+    PunchHole,
+    /// Take note of [`Request::advice`] for a range, as `posix_fadvise(2)`.
+    Advise,
+    /// Tell what is known of the file, by [`Request::answer_metadata`].
+    Metadata,
+    /// Open a file; served by the thread pool only.
+    Open,
+}
+
+impl OpKind {
+    /// Every kind, in the order of declaration.
+    pub const ALL: [OpKind; 13] = [
+        Self::Read,
+        Self::Write,
+        Self::SyncAll,
+        Self::SyncData,
+        Self::SetLen,
+        Self::Allocate,
+        Self::Len,
+        Self::Close,
+        Self::SyncRange,
+        Self::PunchHole,
+        Self::Advise,
+        Self::Metadata,
+        Self::Open,
+    ];
+
+    /// Whether the kind moves bytes between memory and file.
+    pub const fn is_transfer(self) -> bool {
+        matches!(self, Self::Read | Self::Write)
+    }
+}
+
+/// What a request runs against: a descriptor of the operating system, or a number that only its backend knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RawHandle {
+    /// A file descriptor. The request keeps it open.
+    Descriptor(std::os::fd::RawFd),
+    /// A file that no kernel knows, as returned by [`Backend::open`](crate::backend::Backend::open).
+    Virtual(u64),
+}
+
+/// Names a request for as long as it is in flight: slot index and generation.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RequestId(u64);
+
+impl RequestId {
+    pub(crate) fn new(index: u32, generation: u32) -> Self {
+        Self(u64::from(generation) << 32 | u64::from(index))
+    }
+
+    /// The id as a number that can travel through a kernel. Never 0.
+    pub const fn to_u64(self) -> u64 {
+        self.0
+    }
+
+    /// An id as a kernel gave it back. Using it is what needs care: see
+    /// [`Completions::push`](crate::backend::Completions::push).
+    pub const fn from_u64(number: u64) -> Self {
+        Self(number)
+    }
+
+    pub(crate) fn index(self) -> u32 {
+        self.0 as u32
+    }
+
+    pub(crate) fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+impl std::fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RequestId({}.{})", self.index(), self.generation())
+    }
+}
+
+/// A range of memory; laid out as `struct iovec`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct IoVec {
+    /// First byte.
+    pub base: *mut u8,
+    /// Length in bytes.
+    pub len: usize,
+}
+
+impl IoVec {
+    const EMPTY: Self = Self { base: std::ptr::null_mut(), len: 0 };
+}
+
+/// How many iovecs lie in the slot itself.
+pub(crate) const INLINE_IOVECS: usize = 8;
+
+/// How many ranges one system call takes: `IOV_MAX` of Linux, the BSDs and macOS.
+pub(crate) const MOST_IOVECS: usize = 1024;
+
+/// The ranges of memory of a transfer, in order: few in place, more of them in one allocation.
+pub struct Ranges {
+    pub(crate) iovecs: [IoVec; INLINE_IOVECS],
+    /// All of them, once they are too many for `iovecs`; else empty.
+    more: Vec<IoVec>,
+    /// Those before it are served.
+    pub(crate) first: usize,
+    pub(crate) count: usize,
+}
+
+impl Default for Ranges {
+    fn default() -> Self {
+        Self { iovecs: [IoVec::EMPTY; INLINE_IOVECS], more: Vec::new(), first: 0, count: 0 }
+    }
+}
+
+impl Ranges {
+    /// Adds a range at the end; an empty one is nothing.
+    pub(crate) fn push(&mut self, range: IoVec) {
+        if range.len == 0 {
+            return;
+        }
+        if self.count < INLINE_IOVECS {
+            self.iovecs[self.count] = range;
+        } else {
+            if self.more.is_empty() {
+                self.more.extend_from_slice(&self.iovecs);
+            }
+            self.more.push(range);
+        }
+        self.count += 1;
+    }
+
+    /// Adds several.
+    pub(crate) fn extend(&mut self, ranges: impl Iterator<Item = IoVec>) {
+        let expected = self.count + ranges.size_hint().0;
+        if expected > INLINE_IOVECS && self.more.is_empty() {
+            self.more.reserve(expected);
+        }
+        ranges.for_each(|range| self.push(range));
+    }
+
+    /// Forgets all of them, and keeps the allocation for others.
+    pub(crate) fn clear(&mut self) {
+        self.more.clear();
+        (self.first, self.count) = (0, 0);
+    }
+
+    /// What is left to transfer.
+    pub(crate) fn left(&self) -> &[IoVec] {
+        let all: &[IoVec] = if self.more.is_empty() { &self.iovecs } else { &self.more };
+        &all[self.first..self.count]
+    }
+
+    /// Bytes left to transfer.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.left().iter().map(|range| range.len as u64).sum()
+    }
+
+    /// Moves on by `n` bytes, which have been transferred: at most what is left.
+    pub(crate) fn advance(&mut self, n: u64) {
+        let all: &mut [IoVec] = if self.more.is_empty() { &mut self.iovecs } else { &mut self.more };
+        let mut left = n as usize;
+        while left > 0 && self.first < self.count {
+            let range = &mut all[self.first];
+            let step = left.min(range.len);
+            // SAFETY: `step` stays within the range that the iovec describes.
+            range.base = unsafe { range.base.add(step) };
+            range.len -= step;
+            left -= step;
+            if range.len == 0 {
+                self.first += 1;
+            }
+        }
+    }
+}
+
+/// What only some kinds have.
+#[derive(Clone, Debug, Default)]
+pub enum Extra {
+    /// Nothing.
+    #[default]
+    None,
+    /// Of `Advise`.
+    Advice(Advice),
+    /// Where the answer to `Metadata` goes.
+    Metadata(Arc<OnceLock<Metadata>>),
+    /// What `Open` opens.
+    Open(Arc<Opening>),
+}
+
+/// The request's own fields.
+pub(crate) struct Body {
+    pub(crate) kind: OpKind,
+    pub(crate) handle: RawHandle,
+    /// File offset in bytes (or the length of `SetLen`); `None`: at the stream's or file's position.
+    pub(crate) position: Option<u64>,
+    /// Bytes of what transfers nothing and has a range.
+    pub(crate) length: u64,
+    pub(crate) extra: Extra,
+    /// Of a transfer; empty otherwise.
+    pub(crate) memory: Ranges,
+    /// The backend takes one range at a time.
+    pub(crate) single: bool,
+    /// Finish short transfers: the operation asked for all or nothing.
+    pub(crate) whole: bool,
+    /// Refuse with `EAGAIN` what would block.
+    pub(crate) nowait: bool,
+    pub(crate) how: How,
+    /// The other end of a stream decides when it completes: it may take for ever.
+    pub(crate) stream: bool,
+    /// Direct I/O refuses it for its alignment: it goes through the file's buffered twin.
+    pub(crate) misaligned: bool,
+    /// Memory was given out by [`Request::start`].
+    pub(crate) started: bool,
+    /// Raises no events: a subscriber has begun it.
+    pub(crate) quiet: bool,
+    /// Bytes that earlier steps of this request have transferred.
+    pub(crate) done: u64,
+    pub(crate) trail: Trail,
+}
+
+impl Body {
+    /// The ranges of this step.
+    fn iovecs(&self) -> &[IoVec] {
+        let left = self.memory.left();
+        &left[..left.len().min(if self.single { 1 } else { MOST_IOVECS })]
+    }
+
+    /// Bytes to transfer in this step; of other kinds, those of their range.
+    pub(crate) fn length(&self) -> u64 {
+        match self.kind {
+            OpKind::Read | OpKind::Write => self.iovecs().iter().map(|v| v.len as u64).sum(),
+            _ => self.length,
+        }
+    }
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self {
+            kind: OpKind::Close,
+            handle: RawHandle::Virtual(0),
+            position: None,
+            length: 0,
+            extra: Extra::None,
+            memory: Ranges::default(),
+            single: false,
+            whole: false,
+            nowait: false,
+            how: How::default(),
+            stream: false,
+            misaligned: false,
+            started: false,
+            quiet: false,
+            done: 0,
+            trail: Trail::default(),
+        }
+    }
+}
+
+/// Where a request has been so far; the router writes it and reads it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Trail {
+    /// Index of the backend that has it now, or will have it next.
+    pub(crate) backend: u8,
+    /// Index of the backend that has answered last.
+    pub(crate) from: u8,
+    /// Backends that refused it, a bit each.
+    pub(crate) tried: u32,
+    /// The refusal that counts if no backend can serve it: which backend, which error.
+    pub(crate) refused: Option<(u8, Errno)>,
+    /// What the order gate has to do when the request ends.
+    pub(crate) gate: crate::order::Class,
+    /// The lane that has it counts it as in flight.
+    pub(crate) counted: bool,
+    /// The write epoch that the order gate counted it in.
+    pub(crate) epoch: u64,
+    /// How it has passed the gate of overlapping requests.
+    pub(crate) pass: crate::overlap::Pass,
+    /// The fallbacks that it went through.
+    pub(crate) reasons: Reasons,
+    /// It ended with an error for which another backend would have been asked, were the engine not strict.
+    pub(crate) strict: Option<Reason>,
+    /// A write that made the file longer, as far as was known when it was sent.
+    pub(crate) grows: bool,
+    /// Submitting one like it has held the caller up: it is submitted on its own, and timed.
+    pub(crate) watched: bool,
+}
+
+impl Trail {
+    /// Which backend said no, and as which fallback that would have been counted, were the engine not strict.
+    pub(crate) fn refusal(&self) -> Option<(u8, Reason)> {
+        self.strict.map(|reason| (self.backend, reason))
+    }
+}
+
+/// Who answers for a request: keeps its descriptor open, and decides what its end means.
+pub(crate) trait Owner: Send + Sync {
+    /// A backend has answered. Returns what to publish, or nothing when the request needs another step.
+    fn judge(&self, request: &mut Request, outcome: Outcome) -> Option<Outcome>;
+    /// Queues the next step of a request that `judge` kept.
+    fn resubmit(self: Arc<Self>, request: Request);
+    /// Who is told once a request that `judge` let go has its result, and its waker was called.
+    fn witness(&self) -> Option<Arc<dyn Witness>> {
+        None
+    }
+    /// Rules that can be checked only where the request runs.
+    fn check(&self, _request: &Request) -> Result<(), Errno> {
+        Ok(())
+    }
+    /// The request is about to close its descriptor.
+    fn closing(&self) {}
+    /// The slots that the request's slot belongs to.
+    fn slab(&self) -> &Arc<Slab>;
+    /// The file's buffered twin, opened if need be: may block.
+    fn twin(&self) -> Result<std::os::fd::RawFd, Errno>;
+    /// Closes the twin: the descriptor is about to be closed.
+    fn close_twin(&self);
+    /// What direct I/O on the file needs.
+    fn alignment(&self) -> Option<Alignment>;
+    /// A transfer of this class was submitted to a backend on its own; `slow`: that held the caller up.
+    fn submitted(&self, class: crate::router::policy::Class, backend: u8, slow: bool) {
+        let _ = (class, backend, slow);
+    }
+    /// Counts something that should never happen.
+    fn count_anomaly(&self, anomaly: Anomaly);
+    /// Allows a downcast to the one type that implements this.
+    fn as_any(&self) -> &dyn std::any::Any;
+}
+
+/// Is told of results that were published.
+pub(crate) trait Witness {
+    fn published(&self);
+}
+
+/// Misbehaviour of a backend or kernel that was noticed and contained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Anomaly {
+    /// More bytes were reported than were asked for, or bytes of a request that never started.
+    Implausible,
+}
+
+/// One operation on its way: owned by whoever serves it, completed exactly once.
+///
+/// Dropping a request that has not started completes it with `ECANCELED`, and the buffer goes back to the caller.
+/// Dropping one that has started **aborts the process** with a message: the kernel may still hold its memory, and no
+/// other way to go on is sound.
+pub struct Request {
+    slot: NonNull<Slot>,
+}
+
+// SAFETY: a request is the one owner of its slot's body, which holds `Send` data; the slot itself is `Sync`.
+unsafe impl Send for Request {}
+// SAFETY: shared access reads plain fields only.
+unsafe impl Sync for Request {}
+
+impl Request {
+    /// Makes the request of an activated slot whose body is filled.
+    ///
+    /// # Safety
+    /// The slot is live, its body is filled, its owner keeps the slab alive, and no other `Request` of it exists.
+    pub(crate) unsafe fn from_slot(slot: &Slot) -> Self {
+        Self { slot: NonNull::from(slot) }
+    }
+
+    /// What is asked for.
+    pub fn kind(&self) -> OpKind {
+        self.body().kind
+    }
+
+    /// What it runs against. A descriptor stays open until the request is complete.
+    pub fn handle(&self) -> RawHandle {
+        self.body().handle
+    }
+
+    /// The descriptor, where the handle is one.
+    pub fn descriptor(&self) -> Option<std::os::fd::RawFd> {
+        match self.body().handle {
+            RawHandle::Descriptor(fd) => Some(fd),
+            RawHandle::Virtual(_) => None,
+        }
+    }
+
+    /// The offset in the file in bytes; `None` means at the stream's or file's own position.
+    pub fn position(&self) -> Option<u64> {
+        self.body().position
+    }
+
+    /// Bytes to transfer in this step; of other kinds, those of their range.
+    pub fn length(&self) -> u64 {
+        self.body().length()
+    }
+
+    /// Whether to answer `EAGAIN` instead of blocking, as `RWF_NOWAIT`.
+    pub fn nowait(&self) -> bool {
+        self.body().nowait
+    }
+
+    /// What of a write has to be durable when it completes. Asked of backends that say they are
+    /// [`durable`](crate::backend::Capabilities::durable).
+    pub fn durability(&self) -> Durability {
+        self.body().how.durability
+    }
+
+    /// The priority of a transfer. Asked of backends that have [`priorities`](crate::backend::Capabilities::priorities).
+    pub fn priority(&self) -> Option<Priority> {
+        self.body().how.priority
+    }
+
+    /// Whether a write goes to the end of a file that was not opened for appending, whatever [`position`](Self::position)
+    /// says. Asked of backends that can [`append`](crate::backend::Capabilities::appends).
+    pub fn appends(&self) -> bool {
+        self.body().how.append
+    }
+
+    pub(crate) fn how(&self) -> How {
+        self.body().how
+    }
+
+    /// Where a transfer goes; unknown of what is appended.
+    pub(crate) fn place(&self) -> Option<u64> {
+        self.position().filter(|_| !self.appends())
+    }
+
+    /// Whether the other end of a stream decides when it completes, so that it may take for ever. A shutdown does not
+    /// wait for such a request.
+    pub fn is_stream(&self) -> bool {
+        self.body().stream
+    }
+
+    /// Whether direct I/O refuses it for its alignment, so that it has to go through [`twin`](Self::twin).
+    pub(crate) fn is_misaligned(&self) -> bool {
+        self.body().misaligned
+    }
+
+    /// The file's buffered twin, opened if need be: may block.
+    pub(crate) fn twin(&self) -> Result<std::os::fd::RawFd, Errno> {
+        self.owner().twin()
+    }
+
+    /// Closes the twin, for who closes the descriptor.
+    pub(crate) fn close_twin(&self) {
+        self.owner().close_twin();
+    }
+
+    /// What direct I/O on the file needs, where that is known.
+    pub(crate) fn alignment(&self) -> Option<Alignment> {
+        self.owner().alignment()
+    }
+
+    /// Checks what can only be checked where the request runs: whether a transfer at the position, or an appended one, keeps
+    /// the rules of direct I/O that the file emulates. May block as `lseek(2)` does.
+    ///
+    /// A backend that serves such transfers calls it before its system call, and completes the request with the error.
+    ///
+    /// # Errors
+    /// `EINVAL` the transfer is misaligned ([`Direct::Emulated`](crate::Direct::Emulated)).
+    pub fn check(&self) -> Result<(), Errno> {
+        self.owner().check(self)
+    }
+
+    /// The advice of [`OpKind::Advise`].
+    pub fn advice(&self) -> Option<Advice> {
+        match self.body().extra {
+            Extra::Advice(advice) => Some(advice),
+            _ => None,
+        }
+    }
+
+    /// Answers [`OpKind::Metadata`], before the request is completed with 0. Only the first answer counts.
+    pub fn answer_metadata(&self, metadata: Metadata) {
+        if let Extra::Metadata(answer) = &self.body().extra {
+            let _ = answer.set(metadata);
+        }
+    }
+
+    /// What [`OpKind::Open`] opens.
+    pub(crate) fn opening(&self) -> Option<Arc<Opening>> {
+        match &self.body().extra {
+            Extra::Open(opening) => Some(opening.clone()),
+            _ => None,
+        }
+    }
+
+    /// The id by which a kernel, or a table of the backend, can know the request.
+    pub fn id(&self) -> RequestId {
+        self.slot().id()
+    }
+
+    /// Whether nobody waits for the result any more, nor for the effect; or the operation was cancelled. A request that has
+    /// not started is then to be dropped. `false` is the point of no return: from then on a wish to cancel comes too late,
+    /// so ask just before the start.
+    ///
+    /// Never so for [`OpKind::Close`], which has to happen, nor for what was sent before: a transfer of which a part is done,
+    /// a request that another backend has refused.
+    pub fn is_abandoned(&self) -> bool {
+        let body = self.body();
+        let sent = body.done > 0 || body.trail.tried != 0;
+        let completion = &self.slot().completion;
+        !completion.begin() || (!sent && body.kind != OpKind::Close && completion.is_abandoned())
+    }
+
+    /// Past the point of no return, for a request that must happen; `false` where it was cancelled before.
+    pub(crate) fn begin(&self) -> bool {
+        self.slot().completion.begin()
+    }
+
+    /// How many ranges of memory this step has, none of them empty: at most 1024 (`IOV_MAX`), and one for a backend that is not
+    /// [`vectored`](crate::backend::Capabilities::vectored). Always 0 for kinds that transfer nothing.
+    pub fn segments(&self) -> usize {
+        self.iovecs().len()
+    }
+
+    /// Gives out the request's memory: from here on it must end by [`complete`](Self::complete) or
+    /// [`retract`](Self::retract).
+    ///
+    /// # Safety
+    /// The memory is used only for what [`kind`](Self::kind) says (written by a `Read`, read by a `Write`), and by nobody
+    /// after the request was completed or retracted. A `Read` that is completed with `Ok(n)` has had its first `n` bytes
+    /// written: the caller takes them for initialised. The slice itself stays valid, at the same place, just as long.
+    pub unsafe fn start(&mut self) -> &[IoVec] {
+        self.body_mut().started = true;
+        self.iovecs()
+    }
+
+    /// Takes back a start that came to nothing: the system call refused the request.
+    ///
+    /// # Safety
+    /// Nobody holds pointers from [`start`](Self::start) any more.
+    pub unsafe fn retract(&mut self) {
+        self.body_mut().started = false;
+    }
+
+    /// Hands the request over to a kernel that returns its id. It comes back by
+    /// [`Completions::push`](crate::backend::Completions::push) or [`Batch::reclaim`](crate::backend::Batch::reclaim).
+    ///
+    /// Call it *before* the system call: the completion may be there before the call returns.
+    pub fn park(self) -> RequestId {
+        let id = self.id();
+        self.slot().completion.park();
+        std::mem::forget(self);
+        id
+    }
+
+    /// Takes a parked request back by its id. `None`: no such request is parked.
+    pub(crate) fn claim(slab: &Slab, id: RequestId) -> Option<Self> {
+        let slot = slab.find(id)?;
+        // SAFETY: `claim` succeeds for one caller per `park`, which gave up the one `Request` of the slot.
+        slot.completion.claim(id.generation()).then(|| unsafe { Self::from_slot(slot) })
+    }
+
+    /// For who serves an [`OpKind::Close`]: tells all that have something of the descriptor, just before it is closed.
+    pub(crate) fn announce_close(&self) {
+        self.owner().closing();
+    }
+
+    /// Ends the request with the number of bytes transferred (or the operation's value), or with an error.
+    ///
+    /// The engine decides what this means: it may finish a short transfer or try another backend. Otherwise the waiting
+    /// future is woken, from inside this call: hold no lock that a waker might want.
+    ///
+    /// More bytes than were asked for, or bytes transferred by a request whose memory was never given out by
+    /// [`start`](Self::start), become `EIO`.
+    pub fn complete(mut self, outcome: Outcome) {
+        let _held = crate::events::hold();
+        let outcome = self.plausible(outcome);
+        self.body_mut().started = false;
+        let owner: *const Arc<dyn Owner> = self.owner();
+        // SAFETY: the slot's reference stays in its place until the request is published, which `judge` cannot do.
+        let owner = unsafe { &*owner };
+        // Not the owner itself: who has the result may drop the file, and its descriptor is closed then and there.
+        let witness = owner.witness();
+        match owner.judge(&mut self, outcome) {
+            Some(outcome) => {
+                self.publish(outcome);
+                if let Some(witness) = witness {
+                    witness.published();
+                }
+            }
+            None => {
+                // A reference of our own: the request may end, and be freed, on another thread meanwhile.
+                let owner = self.owner().clone();
+                owner.resubmit(self);
+            }
+        }
+    }
+
+    /// A count larger than the request, or of bytes that were never touched, is a broken backend: it becomes `EIO` and is
+    /// counted. The caller of a read takes the count for initialised bytes, so that this is a matter of soundness.
+    fn plausible(&self, outcome: Outcome) -> Outcome {
+        match outcome {
+            Ok(n) if self.kind().is_transfer() && (n > self.length() || (n > 0 && !self.body().started)) => {
+                self.owner().count_anomaly(Anomaly::Implausible);
+                Err(Errno(libc::EIO))
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Publishes the result without asking the owner; frees the slot where nobody waits.
+    pub(crate) fn publish(self, outcome: Outcome) {
+        let slot = self.slot;
+        std::mem::forget(self);
+        // SAFETY: the slot lives until its last owner frees it, and we are one of them until `publish` returns.
+        let (waker, last) = unsafe { slot.as_ref() }.completion.publish(outcome);
+        if last == Last::Yes {
+            // SAFETY: we are the last owner.
+            unsafe { free(slot) };
+        }
+        if let Some(waker) = waker {
+            wake(waker);
+        }
+    }
+
+    /// Takes out what [`Slot::store`] has put into the slot, before the request is published: its memory is not the
+    /// future's.
+    ///
+    /// # Safety
+    /// It was stored as a `T`, it is taken once, and neither a backend nor the future uses it any more.
+    pub(crate) unsafe fn take_payload<T: Send + 'static>(&mut self) -> T {
+        // SAFETY: the request side owns the payload until it publishes; the rest is forwarded to the caller.
+        unsafe { self.slot().take::<T>() }
+    }
+
+    /// Notes that `n` bytes were transferred, and moves on to what is left.
+    pub(crate) fn advance(&mut self, n: u64) {
+        let body = self.body_mut();
+        body.done += n;
+        body.position = body.position.map(|p| p + n);
+        body.memory.advance(n);
+    }
+
+    pub(crate) fn body(&self) -> &Body {
+        // SAFETY: the holder of the request owns the body.
+        self.slot().body.with(|body| unsafe { &*body })
+    }
+
+    pub(crate) fn body_mut(&mut self) -> &mut Body {
+        // SAFETY: the holder of the request owns the body, and `&mut self` makes the access exclusive.
+        self.slot().body.with_mut(|body| unsafe { &mut *body })
+    }
+
+    /// The ranges of this step.
+    pub(crate) fn iovecs(&self) -> &[IoVec] {
+        self.body().iovecs()
+    }
+
+    /// The ranges of this step and of those that may follow.
+    pub(crate) fn memory_left(&self) -> &[IoVec] {
+        self.body().memory.left()
+    }
+
+    pub(crate) fn owner(&self) -> &Arc<dyn Owner> {
+        // SAFETY: the request is not published, so that its slot has an owner.
+        unsafe { self.slot().owner() }
+    }
+
+    fn slot(&self) -> &Slot {
+        // SAFETY: a slot lives as long as its slab, which the slot's owner keeps alive until the request is published.
+        unsafe { self.slot.as_ref() }
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        if self.body().started {
+            eprintln!(
+                "polyaio: a backend dropped {:?} after it had started: the kernel may still hold its memory. Aborting. \
+                 (A backend must end a started request by `complete` or `retract`.)",
+                self.id()
+            );
+            std::process::abort();
+        }
+        // SAFETY: `self` is not used again: its one ownership moves to the copy, which ends it.
+        let request = unsafe { Self::from_slot(self.slot.as_ref()) };
+        request.complete(Err(Errno(libc::ECANCELED)));
+    }
+}
+
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Request")
+            .field("id", &self.id())
+            .field("kind", &self.kind())
+            .field("handle", &self.handle())
+            .field("position", &self.position())
+            .field("length", &self.length())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Gives a slot back, as its last owner.
+///
+/// # Safety
+/// The caller was told [`Last::Yes`] for this slot in this generation.
+pub(crate) unsafe fn free(slot: NonNull<Slot>) {
+    // SAFETY: the last owner owns the slot and what is in it; the slot itself lives as long as the slab, which `owner`
+    // keeps alive until the end of this function.
+    let slot = unsafe { slot.as_ref() };
+    // SAFETY: as above.
+    let (owner, waker) = unsafe { slot.clear() };
+    if let Some(owner) = &owner {
+        owner.slab().put_back(slot);
+    }
+    drop(owner);
+    contain(|| drop(waker));
+}
+
+thread_local! {
+    /// How many calls of foreign code this thread is inside.
+    static CONTAINED: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Whether this thread is inside a waker, or other foreign code, that the engine has called. Who drops the engine there
+/// must not wait for its end: another thread of ours may be about to call the same waker, whose owner may hold a lock.
+pub(crate) fn is_in_foreign_code() -> bool {
+    CONTAINED.get() > 0
+}
+
+/// Calls foreign code (a waker, a buffer's destructor); its panic ends here. It must reach neither a backend's thread nor
+/// the loop that completes a batch. The panic hook has reported it.
+/// Returns whether there was none.
+pub(crate) fn contain(f: impl FnOnce()) -> bool {
+    CONTAINED.set(CONTAINED.get() + 1);
+    let result = catch_unwind(AssertUnwindSafe(f));
+    CONTAINED.set(CONTAINED.get() - 1);
+    match result {
+        Ok(()) => true,
+        Err(panic) => {
+            // The payload's destructor is foreign code that could panic once more.
+            std::mem::forget(panic);
+            false
+        }
+    }
+}
+
+/// Calls a waker; its panic ends here, and the task that did not wake is its own.
+pub(crate) fn wake(waker: Waker) {
+    contain(|| waker.wake());
+}
+
+/// The same, and keeps it.
+pub(crate) fn wake_by_ref(waker: &Waker) {
+    contain(|| waker.wake_by_ref());
+}

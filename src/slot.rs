@@ -1,0 +1,453 @@
+//! The memory of requests in flight: slots that are made once and used again.
+//!
+//! A slot owns everything that the kernel may touch (invariant 1): the buffer (in [`Payload`]), the iovecs and the strong
+//! reference to the descriptor (through [`Owner`]). Slots live in chunks that never move and are freed with the engine, so that
+//! a request is a pointer and an id is an index with a generation.
+
+#![allow(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::mem::{MaybeUninit, align_of, size_of};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+
+use crate::completion::Completion;
+use crate::request::{Body, Owner, Ranges, RequestId, wake};
+use crate::sync::atomic::{AtomicPtr, Ordering};
+use crate::sync::{Mutex, UnsafeCell, lock};
+
+/// Slots in the first chunk; each further chunk is twice the one before it.
+const FIRST_CHUNK: u32 = 64;
+/// 64 · (2^15 − 1) slots at the most: two million.
+const CHUNKS: usize = 15;
+
+/// One request's memory.
+pub(crate) struct Slot {
+    pub(crate) completion: Completion,
+    pub(crate) index: u32,
+    /// Who holds the [`Request`](crate::Request) owns the body; after the end, the future side until it leaves, and then who
+    /// frees the slot.
+    pub(crate) body: UnsafeCell<Body>,
+    /// Keeps the descriptor open, and with it the engine and this slot. Set before the request starts, read by both sides,
+    /// taken by who frees the slot.
+    owner: UnsafeCell<Option<Arc<dyn Owner>>>,
+    /// Written before the request starts; taken by the future that sees `DONE`, or dropped by who frees the slot.
+    payload: UnsafeCell<Payload>,
+}
+
+// SAFETY: `owner` does not change while it is shared; `body` belongs to whoever holds the one `Request`, and to the last owner afterwards; `payload` belongs to the
+// future side before the start, and to whoever `Completion` names as the owner afterwards. Both hold `Send` data only.
+unsafe impl Sync for Slot {}
+// SAFETY: as above; nothing in a slot is bound to a thread.
+unsafe impl Send for Slot {}
+
+impl Slot {
+    /// Stores the typed operation with its buffer, and returns where it lies from now on.
+    ///
+    /// # Safety
+    /// The caller owns the payload: the slot is activated and its request has not started.
+    pub(crate) unsafe fn store<T: Send + 'static>(&self, value: T) -> NonNull<T> {
+        // SAFETY: the caller owns the payload.
+        self.payload.with_mut(|payload| unsafe { (*payload).store(value) })
+    }
+
+    /// Takes out again what was stored: the future side a typed operation after its end, the request side the memory of a
+    /// stream's step before it.
+    ///
+    /// # Safety
+    /// The caller owns the payload, which was stored as a `T` in this generation and not taken since.
+    pub(crate) unsafe fn take<T: Send + 'static>(&self) -> T {
+        // SAFETY: forwarded to the caller.
+        self.payload.with_mut(|payload| unsafe { (*payload).take() })
+    }
+
+    /// Empties the slot, as its last owner. What comes back is to be dropped outside every lock.
+    ///
+    /// # Safety
+    /// The caller was told [`Last::Yes`](crate::completion::Last) for this slot in this generation.
+    pub(crate) unsafe fn clear(&self) -> (Option<Arc<dyn Owner>>, Option<Waker>) {
+        // SAFETY: the last owner owns all cells.
+        unsafe {
+            self.payload.with_mut(|payload| crate::request::contain(|| (*payload).drop_in_place()));
+            self.body.with_mut(|body| {
+                (*body).memory = Ranges::default();
+                // What nobody has taken of it (a file that was opened) ends here.
+                let extra = std::mem::take(&mut (*body).extra);
+                crate::request::contain(|| drop(extra));
+            });
+            let owner = self.owner.with_mut(|owner| (*owner).take());
+            (owner, self.completion.clear_waker())
+        }
+    }
+
+    /// Names the owner of the request that is about to start.
+    ///
+    /// # Safety
+    /// The slot is activated and not started.
+    pub(crate) unsafe fn set_owner(&self, owner: Arc<dyn Owner>) {
+        // SAFETY: nobody but the caller knows the slot yet.
+        self.owner.with_mut(|place| unsafe { *place = Some(owner) });
+    }
+
+    /// Who answers for the request.
+    ///
+    /// # Safety
+    /// The caller is one of the two sides, and has not left; the owner was set in this generation.
+    pub(crate) unsafe fn owner(&self) -> &Arc<dyn Owner> {
+        // SAFETY: the owner is not changed while one of the two sides is there.
+        match self.owner.with(|owner| unsafe { &*owner }) {
+            Some(owner) => owner,
+            None => unreachable!("a live slot has an owner"),
+        }
+    }
+
+    /// The request's own fields, after its end.
+    ///
+    /// # Safety
+    /// The caller is the future side, has seen that the request is done, and has not left.
+    pub(crate) unsafe fn ended(&self) -> &Body {
+        // SAFETY: `Request::publish` gives its `Request` up before `Completion::publish` sets `DONE` (release), and
+        // touches the body no more: the future side, which has seen `DONE` (acquire), sees all that was written, and
+        // nobody writes until the slot is free again.
+        self.body.with(|body| unsafe { &*body })
+    }
+
+    pub(crate) fn id(&self) -> RequestId {
+        RequestId::new(self.index, self.completion.generation())
+    }
+}
+
+/// Room for a typed operation: inline up to 80 bytes (a buffer's handle of up to 64 bytes and the operation's own fields).
+struct Payload {
+    inline: MaybeUninit<[u64; 10]>,
+    /// Drops what `inline` holds; `None` when it holds nothing.
+    drop: Option<unsafe fn(*mut u8)>,
+}
+
+impl Payload {
+    const fn fits<T>() -> bool {
+        size_of::<T>() <= size_of::<[u64; 10]>() && align_of::<T>() <= align_of::<u64>()
+    }
+
+    unsafe fn store<T>(&mut self, value: T) -> NonNull<T> {
+        debug_assert!(self.drop.is_none(), "the payload is taken");
+        let place = self.inline.as_mut_ptr().cast::<u8>();
+        // SAFETY: `fits` has checked size and alignment for the inline case; a `Box<T>` always fits.
+        unsafe {
+            if const { Self::fits::<T>() } {
+                place.cast::<T>().write(value);
+                self.drop = Some(|p| p.cast::<T>().drop_in_place());
+                NonNull::new_unchecked(place.cast())
+            } else {
+                let boxed = NonNull::from(Box::leak(Box::new(value)));
+                place.cast::<NonNull<T>>().write(boxed);
+                self.drop = Some(|p| drop(Box::from_raw(p.cast::<NonNull<T>>().read().as_ptr())));
+                boxed
+            }
+        }
+    }
+
+    unsafe fn take<T>(&mut self) -> T {
+        debug_assert!(self.drop.is_some(), "the payload is empty");
+        self.drop = None;
+        let place = self.inline.as_mut_ptr().cast::<u8>();
+        // SAFETY: the caller says that a `T` was stored; it lies inline or boxed by the same constant condition.
+        unsafe {
+            if const { Self::fits::<T>() } {
+                place.cast::<T>().read()
+            } else {
+                *Box::from_raw(place.cast::<NonNull<T>>().read().as_ptr())
+            }
+        }
+    }
+
+    unsafe fn drop_in_place(&mut self) {
+        if let Some(drop) = self.drop.take() {
+            // SAFETY: `drop` was set by `store` for what lies in `inline`.
+            unsafe { drop(self.inline.as_mut_ptr().cast()) }
+        }
+    }
+}
+
+impl Drop for Payload {
+    fn drop(&mut self) {
+        // SAFETY: we own the payload.
+        unsafe { self.drop_in_place() }
+    }
+}
+
+/// All slots of an engine.
+pub(crate) struct Slab {
+    chunks: [AtomicPtr<Slot>; CHUNKS],
+    capacity: u32,
+    tag: u64,
+    free: Mutex<FreeList>,
+}
+
+/// Slabs made so far in this process: each has a tag of its own.
+static TAGS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+
+#[derive(Default)]
+struct FreeList {
+    list: Vec<u32>,
+    /// Slots made so far.
+    made: u32,
+    /// Who waits for a slot, in order: the bound is reached. They are served in order even if a later one comes first to
+    /// fetch its slot: the order of appends and syncs hangs on it.
+    line: VecDeque<Waiter>,
+    tickets: u64,
+}
+
+/// Somebody who waits for a slot.
+struct Waiter {
+    ticket: Ticket,
+    waker: Option<Waker>,
+    /// The slot that was granted and is not fetched yet. Those with a slot are before those without.
+    slot: Option<u32>,
+}
+
+/// A place in the line for a slot.
+pub(crate) type Ticket = u64;
+
+impl Slab {
+    pub(crate) fn new(capacity: usize) -> Self {
+        let most = (FIRST_CHUNK as usize) * ((1 << CHUNKS) - 1);
+        let capacity = u32::try_from(capacity.clamp(1, most)).unwrap_or(u32::MAX);
+        Self {
+            chunks: std::array::from_fn(|_| AtomicPtr::new(std::ptr::null_mut())),
+            capacity,
+            tag: TAGS.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
+            free: Mutex::new(FreeList::default()),
+        }
+    }
+
+    /// A live slot, or a place in the line where the bound allows none or others are waiting already.
+    pub(crate) fn poll_acquire(&self, ticket: &mut Option<Ticket>, waker: &Waker) -> Poll<&Slot> {
+        if ticket.is_none() {
+            // The common case, without a reference to the waker.
+            let mut free = lock(&self.free);
+            let index = if free.line.is_empty() { self.pop(&mut free) } else { None };
+            drop(free);
+            if let Some(index) = index {
+                return Poll::Ready(self.activate(index));
+            }
+        }
+        self.poll_line(ticket, waker)
+    }
+
+    fn poll_line(&self, ticket: &mut Option<Ticket>, waker: &Waker) -> Poll<&Slot> {
+        let mut mine = Some(waker.clone());
+        let (index, next) = {
+            let mut free = lock(&self.free);
+            match *ticket {
+                // Room has come since we looked.
+                None if free.line.is_empty()
+                    && let Some(index) = self.pop(&mut free) =>
+                {
+                    (Some(index), None)
+                }
+                None => {
+                    let number = free.enqueue(&mut mine);
+                    *ticket = Some(number);
+                    // Those before us have their slots and have not fetched them: what is free is for us.
+                    if let Some(index) = self.pop(&mut free) {
+                        free.give(index);
+                    }
+                    (None, None)
+                }
+                Some(number) => free.advance(number, &mut mine),
+            }
+        };
+        drop(mine);
+        next.into_iter().for_each(wake);
+        if index.is_some() {
+            *ticket = None;
+        }
+        index.map_or(Poll::Pending, |index| Poll::Ready(self.activate(index)))
+    }
+
+    /// Leaves the line; a slot that was granted meanwhile goes to the next.
+    pub(crate) fn forsake(&self, ticket: Ticket) {
+        let (entry, next) = {
+            let mut free = lock(&self.free);
+            let at = free.line.iter().position(|waiter| waiter.ticket == ticket);
+            let entry = at.and_then(|at| free.line.remove(at));
+            (entry, free.next_waker())
+        };
+        next.into_iter().for_each(wake);
+        if let Some(index) = entry.and_then(|entry| entry.slot) {
+            self.put(index);
+        }
+    }
+
+    /// Tells this slab from every other of the process. Never 0.
+    pub(crate) fn tag(&self) -> u64 {
+        self.tag
+    }
+
+    /// Puts an emptied slot back among the free ones.
+    pub(crate) fn put_back(&self, slot: &Slot) {
+        slot.completion.retire();
+        self.put(slot.index);
+    }
+
+    /// The live slot that an id names, whatever its state.
+    pub(crate) fn find(&self, id: RequestId) -> Option<&Slot> {
+        let (chunk, within) = place(id.index());
+        let base = self.chunks.get(chunk)?.load(Ordering::Acquire);
+        // SAFETY: a chunk's pointer is null or points to all slots of that chunk until the slab is dropped; `within` is
+        // less than the chunk's length by construction.
+        (!base.is_null()).then(|| unsafe { &*base.add(within) })
+    }
+
+    fn put(&self, index: u32) {
+        let waker = {
+            let mut free = lock(&self.free);
+            free.give(index);
+            free.next_waker()
+        };
+        waker.into_iter().for_each(wake);
+    }
+
+    fn pop(&self, free: &mut FreeList) -> Option<u32> {
+        if let Some(index) = free.list.pop() {
+            return Some(index);
+        }
+        if free.made == self.capacity {
+            return None;
+        }
+        let (chunk, within) = place(free.made);
+        if within == 0 {
+            let first = free.made;
+            let length = FIRST_CHUNK << chunk;
+            let slots: Box<[Slot]> = (first..first + length).map(new_slot).collect();
+            self.chunks[chunk].store(Box::into_raw(slots).cast(), Ordering::Release);
+            // Room for every slot there is, so that giving one back never allocates.
+            free.list.reserve((first + length) as usize);
+        }
+        free.made += 1;
+        Some(free.made - 1)
+    }
+
+    fn activate(&self, index: u32) -> &Slot {
+        let (chunk, within) = place(index);
+        let base = self.chunks[chunk].load(Ordering::Acquire);
+        // SAFETY: `pop` made the chunk before it gave out the index.
+        let slot = unsafe { &*base.add(within) };
+        slot.completion.activate();
+        slot
+    }
+}
+
+impl FreeList {
+    fn enqueue(&mut self, waker: &mut Option<Waker>) -> Ticket {
+        self.tickets += 1;
+        self.line.push_back(Waiter { ticket: self.tickets, waker: waker.take(), slot: None });
+        self.tickets
+    }
+
+    /// Gives a slot to the first who has none, or back to the free ones.
+    fn give(&mut self, index: u32) {
+        match self.line.iter_mut().find(|waiter| waiter.slot.is_none()) {
+            Some(waiter) => waiter.slot = Some(index),
+            None => self.list.push(index),
+        }
+    }
+
+    /// The slot of the first in the line, if that is `ticket`, with the waker of who is first now; else keeps the waker.
+    fn advance(&mut self, ticket: Ticket, waker: &mut Option<Waker>) -> (Option<u32>, Option<Waker>) {
+        if let Some(first) = self.line.front()
+            && first.ticket == ticket
+            && let Some(index) = first.slot
+        {
+            // The old waker goes back to the caller, to be dropped outside the lock.
+            *waker = self.line.pop_front().and_then(|first| first.waker);
+            return (Some(index), self.next_waker());
+        }
+        if let Some(waiter) = self.line.iter_mut().find(|waiter| waiter.ticket == ticket) {
+            std::mem::swap(&mut waiter.waker, waker);
+        }
+        (None, None)
+    }
+
+    /// Whom to wake: the first in the line, once it has a slot. The others keep their turn.
+    fn next_waker(&mut self) -> Option<Waker> {
+        self.line.front_mut().filter(|first| first.slot.is_some()).and_then(|first| first.waker.take())
+    }
+}
+
+impl Drop for Slab {
+    fn drop(&mut self) {
+        for (chunk, base) in self.chunks.iter().enumerate() {
+            let base = base.load(Ordering::Acquire);
+            if !base.is_null() {
+                let length = (FIRST_CHUNK << chunk) as usize;
+                let slots = std::ptr::slice_from_raw_parts_mut(base, length);
+                // SAFETY: made by `pop` from a box of this length, and nobody holds a slot any more: every slot in use
+                // holds, through its owner, a reference to the engine that holds this slab.
+                drop(unsafe { Box::from_raw(slots) });
+            }
+        }
+    }
+}
+
+fn new_slot(index: u32) -> Slot {
+    Slot {
+        completion: Completion::new(),
+        index,
+        body: UnsafeCell::new(Body::default()),
+        owner: UnsafeCell::new(None),
+        payload: UnsafeCell::new(Payload { inline: MaybeUninit::uninit(), drop: None }),
+    }
+}
+
+/// Chunk and place within it of a slot. Any index has one, also one that a forged id names.
+fn place(index: u32) -> (usize, usize) {
+    let shifted = u64::from(index) + u64::from(FIRST_CHUNK);
+    let chunk = shifted.ilog2() - FIRST_CHUNK.ilog2();
+    (chunk as usize, (shifted - (u64::from(FIRST_CHUNK) << chunk)) as usize)
+}
+
+#[cfg(all(test, not(polyaio_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_fits_the_promised_size() {
+        assert!(size_of::<Slot>() <= 512, "{} bytes", size_of::<Slot>());
+    }
+
+    #[test]
+    fn every_index_has_one_place() {
+        let mut expected = (0, 0);
+        for index in 0..100_000 {
+            assert_eq!(place(index), expected, "slot {index}");
+            expected.1 += 1;
+            if expected.1 == (FIRST_CHUNK as usize) << expected.0 {
+                expected = (expected.0 + 1, 0);
+            }
+        }
+    }
+
+    #[test]
+    fn the_line_for_a_slot_is_served_in_order() {
+        let slab = Slab::new(2);
+        let take = || match slab.poll_acquire(&mut None, Waker::noop()) {
+            Poll::Ready(slot) => slot,
+            Poll::Pending => panic!("there is room for two"),
+        };
+        let held = [take(), take()];
+        let (mut first, mut second, mut third) = (None, None, None);
+        for ticket in [&mut first, &mut second, &mut third] {
+            assert!(slab.poll_acquire(ticket, Waker::noop()).is_pending());
+        }
+        held.into_iter().for_each(|slot| slab.put_back(slot));
+        assert!(slab.poll_acquire(&mut None, Waker::noop()).is_pending(), "nobody passes the line");
+        assert!(slab.poll_acquire(&mut second, Waker::noop()).is_pending(), "its slot is there, its turn is not");
+        slab.forsake(first.expect("still in the line"));
+        assert!(slab.poll_acquire(&mut third, Waker::noop()).is_pending(), "not before the second");
+        assert!(slab.poll_acquire(&mut second, Waker::noop()).is_ready());
+        assert!(slab.poll_acquire(&mut third, Waker::noop()).is_ready(), "the first one's slot came down the line");
+    }
+}

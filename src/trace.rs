@@ -1,0 +1,99 @@
+//! What became of one request: who served it, and by which fallbacks. Asked for with [`Op::traced`].
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use crate::backend::CancelOutcome;
+use crate::future::Op;
+use crate::op::Operation;
+use crate::router::fallback::Reasons;
+
+/// Who served one request, and which fallbacks it went through. Also known of requests that failed.
+///
+/// Displayed, it is the name, with the reasons behind it: `thread-pool (would-block)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Trace {
+    /// The name of the backend whose answer is the result; [`INLINE`](Self::INLINE) for what completed in the caller's
+    /// thread, streams included; [`NONE`](Self::NONE) for what was refused before any backend was asked.
+    ///
+    /// The name says who was asked last: a request that its backend dropped, or had no room for, names it as well. Of a
+    /// looping transfer that went on elsewhere, and of the steps of a looping transfer on a stream, the last one counts.
+    pub served_by: &'static str,
+    /// Why it was served otherwise than by the first choice; empty where it was not. What is counted once per file
+    /// (`not-started`, `passed-over`, `direct-refused`) is no fallback of a request: see
+    /// [`File::route`](crate::File::route).
+    pub fallbacks: Reasons,
+}
+
+impl Trace {
+    /// It completed in the caller's thread.
+    pub const INLINE: &'static str = "inline";
+    /// No backend was asked: the request was refused by a check (a closed file or engine, an access mode, an offset), was
+    /// for 0 bytes, or is one that the policy lets nobody serve.
+    pub const NONE: &'static str = "none";
+
+    pub(crate) const fn of(served_by: &'static str) -> Self {
+        Self { served_by, fallbacks: Reasons::NONE }
+    }
+
+    /// Adds a later step of the same operation.
+    pub(crate) fn then(&mut self, step: Self) {
+        self.served_by = step.served_by;
+        self.fallbacks.extend(step.fallbacks);
+    }
+}
+
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.fallbacks.is_empty() {
+            true => f.write_str(self.served_by),
+            false => write!(f, "{} ({})", self.served_by, self.fallbacks),
+        }
+    }
+}
+
+/// An operation that also tells who served it; made by [`Op::traced`].
+///
+/// # Cancel safety
+/// As [`Op`].
+#[must_use = "nothing happens before an operation is awaited or waited for"]
+pub struct Traced<T: Operation> {
+    op: Op<T>,
+}
+
+impl<T: Operation> Traced<T> {
+    pub(crate) fn new(op: Op<T>) -> Self {
+        Self { op }
+    }
+
+    /// As [`Op::wait`].
+    ///
+    /// # Panics
+    /// Panics where the operation has already returned its result.
+    pub fn wait(mut self) -> (T::Output, Trace) {
+        match (self.op.core(), self.op.cancelled()) {
+            (Some(core), None) => crate::driver::block_on(&core, self),
+            (_, Some(output)) => (output, Trace::of(Trace::NONE)),
+            (None, None) => unreachable!("only a cancelled operation needs no engine"),
+        }
+    }
+
+    /// As [`Op::cancel`].
+    pub fn cancel(&mut self) -> CancelOutcome {
+        self.op.cancel()
+    }
+}
+
+impl<T: Operation> Future for Traced<T> {
+    type Output = (T::Output, Trace);
+
+    /// # Panics
+    /// Panics when polled after it has returned its result.
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut trace = Trace::of(Trace::NONE);
+        self.op.poll_with(context.waker(), Some(&mut trace)).map(|output| (output, trace))
+    }
+}

@@ -1,0 +1,315 @@
+//! What a case is given: an engine of its configuration, files to work on, and who is to serve them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use polyaio::{AlignedBuf, Direct, Engine, EngineBuilder, File, OpenOptions, Policy, Reason, Stats};
+
+use crate::support::{self, Scratch, report_skip};
+use crate::tools::Watchdog;
+
+/// A configuration of backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Setup {
+    /// The defaults, and what the environment says.
+    Auto,
+    /// Kernel AIO preferred.
+    KernelAio,
+    /// POSIX AIO preferred.
+    PosixAio,
+    /// The thread pool preferred.
+    ThreadPool,
+    /// A backend preferred that does not start: as the defaults, but nothing completes in the caller.
+    Missing,
+}
+
+/// Through the page cache or past it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Medium {
+    Buffered,
+    Direct,
+}
+
+/// Kinds of work that are routed alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    /// A direct read.
+    DirectRead,
+    /// A direct write to blocks that the file has.
+    DirectWrite,
+    /// A direct write that makes the file longer, or fills a hole.
+    DirectGrow,
+    /// A buffered read of what is in the page cache.
+    CachedRead,
+    /// A buffered write.
+    BufferedWrite,
+    /// `sync_all`, `sync_data`.
+    Sync,
+    /// `len`, `set_len`, `allocate`, `close`.
+    Meta,
+    /// Transfers at the position.
+    Serial,
+    /// A transfer on a direct file that direct I/O refuses.
+    Misaligned,
+    /// Appending writes.
+    Append,
+    /// A transfer on a pipe, socket, eventfd or timerfd.
+    Stream,
+    /// A transfer on a FIFO or terminal, which know no NOWAIT.
+    Tty,
+}
+
+const KERNEL: &str = "kernel-aio";
+const POSIX: &str = "posix-aio";
+const POOL: &str = "thread-pool";
+const INLINE: &str = "inline";
+const WORKERS: &str = "stream-workers";
+
+/// Who serves what: for a preferred backend, everything that it does not serve itself is an exception.
+fn server(setup: Setup, what: What) -> &'static str {
+    match (setup, what) {
+        // Nobody waits inside a stream's system call.
+        (_, What::Stream) => INLINE,
+        // Nor does a thread that the disk needs.
+        (_, What::Tty) => WORKERS,
+        // No asynchronous interface has these.
+        (_, What::Meta | What::Serial) => POOL,
+        (_, What::Misaligned) => POOL,
+        // Blocks threads of its own, so that any file with offsets will do.
+        (Setup::PosixAio, _) => POSIX,
+        // These would block the submitter.
+        (_, What::Append | What::BufferedWrite | What::DirectGrow) => POOL,
+        (Setup::ThreadPool, _) | (Setup::Missing, What::CachedRead) => POOL,
+        // Cheaper than any backend.
+        (Setup::Auto, What::CachedRead) => INLINE,
+        (_, What::DirectRead | What::DirectWrite | What::CachedRead | What::Sync) => KERNEL,
+    }
+}
+
+/// The table as text.
+pub(crate) fn table() -> String {
+    use What::*;
+    let all = [
+        DirectRead,
+        DirectWrite,
+        DirectGrow,
+        CachedRead,
+        BufferedWrite,
+        Misaligned,
+        Sync,
+        Meta,
+        Serial,
+        Append,
+        Stream,
+        Tty,
+    ];
+    let row = |what: What| {
+        let setups = [Setup::Auto, Setup::KernelAio, Setup::PosixAio, Setup::ThreadPool];
+        let servers = setups.map(|setup| server(setup, what));
+        format!("{:<14} {:<12} {:<12} {:<12} {}", format!("{what:?}"), servers[0], servers[1], servers[2], servers[3])
+    };
+    let head = format!("{:<14} {:<12} {:<12} {:<12} {}", "", "auto", "kernel-aio", "posix-aio", "thread-pool");
+    std::iter::once(head).chain(all.map(row)).collect::<Vec<_>>().join("\n")
+}
+
+/// Where a case runs.
+pub(crate) struct Bed {
+    setup: Setup,
+    /// The test's full name.
+    pub(crate) name: &'static str,
+    pub(crate) scratch: Scratch,
+    media: Vec<Medium>,
+    /// Who serves what is certain on a disk's file system only.
+    certain: bool,
+}
+
+impl Bed {
+    /// Runs a case under a watchdog; or skips it, visibly, where the machine lacks its backend.
+    pub(crate) fn run(setup: Setup, name: &'static str, case: fn(&Bed)) {
+        let _watchdog = Watchdog::new(name);
+        let kernel = support::kernel_aio();
+        if let (Setup::KernelAio, Err(why)) = (setup, &kernel) {
+            return report_skip(name, why);
+        }
+        if let (Setup::PosixAio, Err(why)) = (setup, support::posix_aio()) {
+            return report_skip(name, &why);
+        }
+        let scratch = Scratch::new();
+        let mut media = vec![Medium::Buffered];
+        match support::direct_io(scratch.dir()) {
+            Ok(()) => media.push(Medium::Direct),
+            Err(why) => report_skip(name, &format!("the direct half: {why}")),
+        }
+        let certain = support::disk_file_system(scratch.dir()).and(kernel);
+        if let Err(why) = &certain {
+            report_skip(name, &format!("who served it: {why}"));
+        }
+        case(&Bed { setup: resolve(setup), name, scratch, media, certain: certain.is_ok() });
+    }
+
+    /// As [`assert_served`](Self::assert_served), for transfers that are told how: POSIX AIO knows neither durability nor
+    /// priorities, so that others serve them, which is no fallback.
+    #[track_caller]
+    pub(crate) fn assert_served_as_told(&self, engine: &Engine, work: &[(What, u64)]) {
+        if self.setup != Setup::PosixAio {
+            return self.assert_served(engine, work);
+        }
+        let served = engine.stats().served_by();
+        assert!(!served.iter().any(|(name, _)| *name == POSIX), "{served:?}");
+    }
+
+    /// The preferred backend takes one range of memory per call.
+    pub(crate) fn takes_one_range(&self) -> bool {
+        self.setup == Setup::PosixAio
+    }
+
+    pub(crate) fn media(&self) -> impl Iterator<Item = Medium> {
+        self.media.iter().copied()
+    }
+
+    /// Threads that the preferred backend has for itself: POSIX AIO's reaper, and those of the C library, 20 at the most,
+    /// which have the name of the thread that started them.
+    pub(crate) fn reapers(&self) -> usize {
+        if self.setup == Setup::PosixAio { 1 + 20 } else { 0 }
+    }
+
+    pub(crate) fn builder(&self) -> EngineBuilder {
+        // Who serves must not depend on how busy the machine is.
+        let builder = Engine::builder().slow_submit(Duration::MAX);
+        match self.setup {
+            Setup::Auto | Setup::Missing => builder,
+            Setup::KernelAio => builder.policy(Policy::Prefer(vec![KERNEL.into()])),
+            Setup::PosixAio => builder.policy(Policy::Prefer(vec![POSIX.into()])),
+            Setup::ThreadPool => builder.policy(Policy::Prefer(vec![POOL.into()])),
+        }
+    }
+
+    pub(crate) fn engine(&self) -> Engine {
+        self.builder().build().expect("an engine starts on every machine")
+    }
+
+    /// A builder that prefers `name`, and then what the configuration prefers.
+    pub(crate) fn builder_with(&self, name: &str) -> EngineBuilder {
+        let mut names = vec![name.to_owned()];
+        match self.setup {
+            Setup::Auto | Setup::Missing => {}
+            Setup::KernelAio => names.push(KERNEL.into()),
+            Setup::PosixAio => names.push(POSIX.into()),
+            Setup::ThreadPool => names.push(POOL.into()),
+        }
+        Engine::builder().policy(Policy::Prefer(names)).slow_submit(Duration::MAX)
+    }
+
+    /// A new file that holds `data`, also on the disk: later direct writes find its blocks allocated.
+    pub(crate) fn make(&self, name: &str, data: &[u8]) -> PathBuf {
+        let path = self.scratch.file(name, data);
+        std::fs::File::open(&path).and_then(|file| file.sync_all()).expect("a file can be synced");
+        path
+    }
+
+    /// Opens for reading and writing.
+    pub(crate) fn open(&self, engine: &Engine, medium: Medium, path: &Path) -> File {
+        let direct = if medium == Medium::Direct { Direct::Required } else { Direct::Off };
+        if medium == Medium::Direct {
+            // A direct write waits for pages in the cache to go, which NOWAIT refuses: kernel AIO would not serve it.
+            evict(path, 0, 0);
+        }
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).direct(direct);
+        options.open(engine, path).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// A file of `data`, open for reading and writing.
+    pub(crate) fn file(&self, engine: &Engine, medium: Medium, name: &str, data: &[u8]) -> File {
+        self.open(engine, medium, &self.make(name, data))
+    }
+
+    /// Checks that just this work was done, and by whom.
+    #[track_caller]
+    pub(crate) fn assert_served(&self, engine: &Engine, work: &[(What, u64)]) {
+        if !self.certain {
+            return;
+        }
+        let mut want = BTreeMap::new();
+        for &(what, count) in work.iter().filter(|(_, count)| *count > 0) {
+            *want.entry(server(self.setup, what)).or_insert(0) += count;
+        }
+        let stats = engine.stats();
+        let have: BTreeMap<_, _> = stats.served_by().into_iter().collect();
+        if let Some(quick) = [KERNEL, INLINE].into_iter().find(|name| want.contains_key(name)) {
+            // The kernel may answer EAGAIN to NOWAIT for reasons of its own (a page that is locked for a moment). That is
+            // served by the pool, and counted; but it must stay the exception.
+            let strays = count(&have, POOL).saturating_sub(count(&want, POOL));
+            let explained = stats.fallback(Reason::WouldBlock) + stats.inline.misses;
+            if strays > 0 && strays <= explained.min((count(&want, quick) + 12) / 20) {
+                *want.entry(POOL).or_insert(0) += strays;
+                *want.entry(quick).or_insert(0) -= strays;
+            }
+        }
+        assert_eq!(have, want, "served by others than {work:?} should be under {:?}: {stats:#?}", self.setup);
+        assert_healthy(&stats);
+    }
+}
+
+fn count(by: &BTreeMap<&'static str, u64>, name: &str) -> u64 {
+    by.get(name).copied().unwrap_or(0)
+}
+
+/// Nothing happened that should never happen.
+#[track_caller]
+pub(crate) fn assert_healthy(stats: &Stats) {
+    assert_eq!(stats.anomalies, Default::default(), "{stats:#?}");
+}
+
+/// `Auto` becomes what the environment forces.
+fn resolve(setup: Setup) -> Setup {
+    let forced = std::env::var("POLYAIO_BACKEND").unwrap_or_default();
+    match (setup, forced.as_str()) {
+        (Setup::Auto, KERNEL) => Setup::KernelAio,
+        (Setup::Auto, POSIX) if support::posix_aio().is_ok() => Setup::PosixAio,
+        (Setup::Auto, POOL) => Setup::ThreadPool,
+        (Setup::Auto, name) if !name.is_empty() && name != "auto" => Setup::Missing,
+        _ => setup,
+    }
+}
+
+impl Medium {
+    pub(crate) fn read(self) -> What {
+        if self == Self::Direct { What::DirectRead } else { What::CachedRead }
+    }
+
+    pub(crate) fn write(self) -> What {
+        if self == Self::Direct { What::DirectWrite } else { What::BufferedWrite }
+    }
+}
+
+/// The unit of direct I/O that every disk accepts.
+pub(crate) const BLOCK: usize = 4096;
+
+/// A buffer that is fit for direct I/O.
+pub(crate) fn buffer(len: usize) -> AlignedBuf {
+    AlignedBuf::zeroed(len, BLOCK)
+}
+
+/// The same, with data.
+pub(crate) fn filled(data: &[u8]) -> AlignedBuf {
+    AlignedBuf::copy_from(data, BLOCK)
+}
+
+/// Throws a file's pages out of the page cache.
+pub(crate) fn evict(path: &Path, offset: u64, len: u64) {
+    use std::os::fd::AsRawFd as _;
+    let file = std::fs::File::open(path).expect("it is there");
+    file.sync_all().expect("only clean pages can go");
+    // SAFETY: takes no pointer.
+    let answer = unsafe { libc::posix_fadvise(file.as_raw_fd(), offset as i64, len as i64, libc::POSIX_FADV_DONTNEED) };
+    assert_eq!(answer, 0, "posix_fadvise");
+}
+
+/// The error number of a result that must have failed.
+#[track_caller]
+pub(crate) fn code<T: std::fmt::Debug>(result: std::io::Result<T>) -> i32 {
+    let error = result.expect_err("it cannot succeed");
+    error.raw_os_error().unwrap_or_else(|| panic!("an error without a number: {error:?}"))
+}

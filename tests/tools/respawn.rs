@@ -1,0 +1,71 @@
+//! Running the test binary once more, for what ends, limits or forks a whole process.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::support::{Finished, Watched};
+
+/// Tells a test that it runs in a process of its own.
+const CHILD: &str = "POLYAIO_TEST_CHILD";
+
+/// Where a test is: in the parent, with what became of the child; or in the child.
+pub(crate) enum Respawn {
+    Parent(Finished),
+    Child,
+}
+
+impl Respawn {
+    /// The same, once the child, if this is the parent, has ended well.
+    #[track_caller]
+    pub(crate) fn checked(self) -> Self {
+        match self {
+            Self::Parent(child) => Self::Parent(child.expect_success()),
+            Self::Child => Self::Child,
+        }
+    }
+}
+
+/// Runs the test `name` (its full path within the binary) once more, in a process of its own.
+pub(crate) fn respawn(name: &str) -> Respawn {
+    respawn_with(name, |program| Command::new(program), |_| {})
+}
+
+/// The same, in a process that is prepared by `prepare`: an environment, a filter of system calls.
+pub(crate) fn respawn_prepared(name: &str, prepare: impl FnOnce(&mut Command)) -> Respawn {
+    respawn_with(name, |program| Command::new(program), prepare)
+}
+
+/// The same, by a command that runs the program with something else around it.
+pub(crate) fn respawn_by(name: &str, command: impl FnOnce(&Path) -> Command) -> Respawn {
+    respawn_with(name, command, |_| {})
+}
+
+fn respawn_with(name: &str, command: impl FnOnce(&Path) -> Command, prepare: impl FnOnce(&mut Command)) -> Respawn {
+    if std::env::var(CHILD).as_deref() == Ok(name) {
+        return Respawn::Child;
+    }
+    let mut command = command(&std::env::current_exe().expect("the path of this test"));
+    command.args([name, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, name);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    prepare(&mut command);
+    Respawn::Parent(Watched::start_with_limit(&mut command, Duration::from_secs(50)).finish())
+}
+
+pub(crate) fn errno() -> i32 {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+/// Ends a forked process, without running what belongs to its parent (destructors, exit handlers, libtest's output).
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: `_exit` has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// The names of the threads of this process that the crate has started.
+pub(crate) fn own_threads() -> Vec<String> {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("/proc").flatten();
+    let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).ok();
+    let names = tasks.filter_map(name).map(|name| name.trim().to_owned());
+    names.filter(|name| name.starts_with("polyaio-")).collect()
+}
