@@ -1,0 +1,140 @@
+//! The first poll of an operation: what can be done at once, and a slot for what cannot.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+
+use crate::completion::Errno;
+use crate::descriptor::OpenFile;
+use crate::dispatch::Core;
+use crate::driver;
+use crate::events::{self, Event};
+use crate::op::Operation;
+use crate::request::{self, OpKind, Ranges};
+use crate::router::policy::Class;
+use crate::slot::{Slot, Ticket};
+use crate::trace::Trace;
+
+use super::Stage;
+use super::launch::Launch;
+use super::streaming::Streaming;
+
+/// How the first poll ended.
+pub(super) enum Begun<T: Operation> {
+    /// The result, and who is to be named for it.
+    Over(T::Output, &'static str),
+    /// Poll the new stage.
+    Goes(Stage<T>),
+    /// The waker is registered.
+    Stays(Stage<T>),
+}
+
+/// The first poll: everything that needs no backend, then the request. Comes back while it waits for a slot.
+pub(super) fn begin<T: Operation>(
+    file: Arc<OpenFile>,
+    mut operation: T,
+    mut ticket: Option<Ticket>,
+    mut done: u64,
+    waker: &Waker,
+) -> Begun<T> {
+    let (mut shape, mut memory) = (operation.shape(), Ranges::default());
+    // Such a file appends anyway, in its own order.
+    shape.how.append &= !file.facts.append;
+    operation.lend(&mut memory);
+    if ticket.is_none() {
+        let refused = match file.core.check() {
+            Err(error) => Some(Err(error.into())),
+            Ok(()) => file.validate(&shape, memory.left()).map(|outcome| outcome.map_err(io::Error::from)),
+        };
+        if let Some(result) = refused {
+            return Begun::Over(operation.finish(result), Trace::NONE);
+        }
+        if !enter(&file, shape.kind) {
+            return Begun::Over(operation.finish(Err(Errno(libc::EBADF).into())), Trace::NONE);
+        }
+    }
+    if ticket.is_none() && shape.kind.is_transfer() {
+        if let Some(stream) = &file.stream {
+            if let Err(error) = file.allows_streams(&shape) {
+                file.end();
+                return Begun::Over(operation.finish(Err(error)), Trace::NONE);
+            }
+            let place = stream.enter(shape.kind);
+            return Begun::Goes(Stage::Streaming(Streaming::new(file, operation, shape, place)));
+        }
+        // SAFETY: `operation` lends its memory for the call.
+        match unsafe { file.inline(&shape, memory.left()) } {
+            // A looping write goes on where this one stopped.
+            Some(Ok(n)) if shape.whole && shape.kind == OpKind::Write && n > 0 && n < shape.length() => done = n,
+            Some(outcome) => {
+                file.end();
+                return Begun::Over(operation.finish(outcome.map_err(io::Error::from)), Trace::INLINE);
+            }
+            None => {}
+        }
+    }
+    let slot = match acquire(&file.core, &mut ticket, waker) {
+        Poll::Ready(slot) => slot,
+        Poll::Pending => return Begun::Stays(Stage::Fresh { file: file.clone(), operation, ticket, done }),
+    };
+    let first = match file.first_step(&shape, memory.left(), Class::of(shape.kind, shape.position.is_some())) {
+        Ok(first) => first,
+        Err(error) => {
+            file.core.slab.put_back(slot);
+            leave(&file, shape.kind);
+            return Begun::Over(operation.finish(Err(error)), Trace::NONE);
+        }
+    };
+    let gate = file.gate(&shape, first);
+    let launch = Launch { shape, memory, done, first, gate };
+    Begun::Goes(Stage::Sent(launch.send(&file, slot, operation)))
+}
+
+/// Notes the begin of an operation; `false` where the file is closed.
+fn enter(file: &OpenFile, kind: OpKind) -> bool {
+    if kind == OpKind::Close {
+        let first = file.order.begin_close().is_ok();
+        if first && let Some(stream) = &file.stream {
+            stream.wake_all();
+        }
+        return first;
+    }
+    let open = file.order.begin().is_ok();
+    if !open {
+        file.end();
+    }
+    open
+}
+
+pub(super) fn leave(file: &OpenFile, kind: OpKind) {
+    if kind != OpKind::Close {
+        file.end();
+    }
+}
+
+/// A slot, or a place in the line for one.
+pub(super) fn acquire<'a>(core: &'a Arc<Core>, ticket: &mut Option<Ticket>, waker: &Waker) -> Poll<&'a Slot> {
+    let slot = core.slab.poll_acquire(ticket, waker);
+    if slot.is_pending() {
+        // Room comes with completions: see to it that they are collected.
+        core.flush();
+        if !driver::is_driving(core) {
+            keep_driven(core, waker);
+        }
+    }
+    slot
+}
+
+/// Sees to it that somebody collects while a future is pending on an executor that is not ours. Where no thread can be had
+/// for that, the future itself comes back, again and again, until one can.
+pub(crate) fn keep_driven(core: &Arc<Core>, waker: &Waker) {
+    if !core.driver.ensure_driven_for_foreign(core) {
+        if core.counters.undriven.value() == 0 {
+            events::raise(|| Event::Anomaly { what: "no thread can be had to collect completions", count: 1 });
+        }
+        core.counters.undriven.add(1);
+        request::wake_by_ref(waker);
+    }
+}

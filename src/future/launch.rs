@@ -1,0 +1,91 @@
+//! From an operation to a queued request: the slot is filled, and its memory lent.
+
+#![allow(unsafe_code)]
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use crate::descriptor::{First, OpenFile};
+use crate::events;
+use crate::op::{Operation, Shape};
+use crate::request::{Body, IoVec, OpKind, Ranges, Request, Trail};
+use crate::slot::Slot;
+use crate::stream::StepMemory;
+
+use super::sent::{Flush, Sent};
+
+/// A request about to be made.
+pub(super) struct Launch {
+    pub(super) shape: Shape,
+    /// Where to put the ranges of memory.
+    pub(super) memory: Ranges,
+    /// Bytes that are transferred already.
+    pub(super) done: u64,
+    pub(super) first: First,
+    pub(super) gate: crate::order::Class,
+}
+
+impl Launch {
+    /// Makes the request and queues it.
+    pub(super) fn send<T: Operation>(mut self, file: &Arc<OpenFile>, slot: &Slot, operation: T) -> Sent {
+        let shape = self.shape;
+        let First { backend, nowait, reasons, .. } = self.first;
+        // SAFETY: the slot is activated and not started: both cells are ours. The memory is asked for anew, because the
+        // operation has moved into the slot; `done` is at most its length.
+        let request = unsafe {
+            self.memory.clear();
+            let extra = operation.extra();
+            slot.store(operation).as_mut().lend(&mut self.memory);
+            self.memory.advance(self.done);
+            slot.body.with_mut(|body| {
+                let body: &mut Body = &mut *body;
+                body.kind = shape.kind;
+                body.handle = file.handle;
+                body.position = shape.position.map(|position| position + self.done);
+                body.length = shape.allocate;
+                body.extra = extra;
+                body.memory = self.memory;
+                body.whole = shape.whole;
+                body.nowait = nowait || shape.how.nowait;
+                body.how = shape.how;
+                body.stream = false;
+                body.misaligned = false;
+                body.started = false;
+                body.quiet = events::is_inside();
+                body.done = self.done;
+                body.trail = Trail { backend, gate: self.gate, reasons, ..Trail::default() };
+            });
+            slot.set_owner(file.clone());
+            Request::from_slot(slot)
+        };
+        if shape.kind == OpKind::Close {
+            // It is past the point of no return: no operation begins any more.
+            request.begin();
+        }
+        let sent = Sent { slot: NonNull::from(slot), flush: Flush::Due };
+        file.submit(request);
+        sent
+    }
+
+    /// Makes the request of a stream's step and sends it: one ordinary transfer from or to the stream's own memory, which
+    /// the owner takes out of the slot at the request's end.
+    pub(super) fn step(file: &Arc<OpenFile>, slot: &Slot, kind: OpKind, step: StepMemory, first: First) -> Sent {
+        // SAFETY: the slot is activated and not started: both cells are ours. The vector's memory stays where it is.
+        let request = unsafe {
+            let base = slot.store(step.memory).as_mut().as_mut_ptr();
+            slot.body.with_mut(|body| {
+                let body: &mut Body = &mut *body;
+                let trail = Trail { backend: first.backend, reasons: first.reasons, ..Trail::default() };
+                let quiet = events::is_inside();
+                *body = Body { kind, handle: file.handle, stream: true, quiet, trail, ..Body::default() };
+                body.memory.push(IoVec { base, len: step.len });
+            });
+            slot.set_owner(file.clone());
+            Request::from_slot(slot)
+        };
+        let sent = Sent { slot: NonNull::from(slot), flush: Flush::Done };
+        file.submit(request);
+        file.core.flush();
+        sent
+    }
+}

@@ -1,0 +1,185 @@
+//! The future side of a request that is on its way: poll, cancel, and leave.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem;
+use std::ptr::NonNull;
+use std::task::{Poll, Waker};
+
+use crate::backend::CancelOutcome;
+use crate::completion::{Last, Outcome, Revoked};
+use crate::descriptor::OpenFile;
+use crate::dispatch::REAP_MAX;
+use crate::driver;
+use crate::error::Error;
+use crate::op::Operation;
+use crate::request;
+use crate::router::strict::Asking;
+use crate::slot::Slot;
+use crate::trace::Trace;
+
+use super::begin::keep_driven;
+use super::gathering::Gathering;
+
+/// So many requests queued by one thread are submitted without waiting for the end of the tick.
+const FLUSH_AT: usize = 64;
+
+/// The future side of a request.
+pub(super) struct Sent {
+    pub(super) slot: NonNull<Slot>,
+    pub(super) flush: Flush,
+}
+
+/// How far the future has seen to it that its request leaves the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flush {
+    /// It is queued, and the first poll has not returned: the rest of the tick may bring company.
+    Due,
+    /// The first poll has returned. The second flushes, or the drop.
+    Yielded,
+    /// It was flushed.
+    Done,
+}
+
+// SAFETY: it is the one future side of the slot, which is `Sync`; what the slot holds is `Send`.
+unsafe impl Send for Sent {}
+
+impl Sent {
+    /// The file of the request.
+    ///
+    /// # Safety
+    /// The slot is ours, and not freed.
+    pub(super) unsafe fn file(&self) -> &OpenFile {
+        // SAFETY: we are the future side, and have not left; `Launch::send` has set the owner.
+        let owner = unsafe { self.slot.as_ref().owner() };
+        match owner.as_any().downcast_ref::<OpenFile>() {
+            Some(file) => file,
+            None => unreachable!("a sent request has an open file as its owner"),
+        }
+    }
+
+    /// The result. The operation may be collected afterwards.
+    pub(super) fn poll(&mut self, waker: &Waker) -> Poll<io::Result<u64>> {
+        // SAFETY: the future side has not left, so that the slot lives.
+        if unsafe { self.file() }.core.fork.is_child() {
+            // It will never end here: the parent has the kernel's completion and all threads. This process has a copy of the
+            // slot that nobody else knows.
+            return Poll::Ready(Err(Error::Forked.into()));
+        }
+        self.poll_outcome(waker).map(|outcome| {
+            // SAFETY: as above, and the request is done.
+            let body = unsafe { self.slot.as_ref().ended() };
+            // SAFETY: as above.
+            outcome.map_err(|errno| unsafe { self.file() }.explain(errno, body.trail.refusal(), &Asking::of_body(body)))
+        })
+    }
+
+    /// Who served it.
+    ///
+    /// # Safety
+    /// `poll` has returned the result.
+    pub(super) unsafe fn trace(&self) -> Trace {
+        // SAFETY: the future side has not left, so that the slot lives.
+        let (slot, file) = unsafe { (self.slot.as_ref(), self.file()) };
+        if file.core.fork.is_child() {
+            // The request is not over: it is the parent's, and so are its fields.
+            return Trace::of(Trace::NONE);
+        }
+        // SAFETY: the request is done, for `poll` has returned its result.
+        let trail = unsafe { slot.ended() }.trail;
+        Trace { served_by: file.core.lanes[usize::from(trail.backend)].name, fallbacks: trail.reasons }
+    }
+
+    fn poll_outcome(&mut self, waker: &Waker) -> Poll<Outcome> {
+        // SAFETY: the future side has not left, so that the slot lives.
+        let completion = unsafe { &self.slot.as_ref().completion };
+        if let Some(outcome) = completion.peek() {
+            return Poll::Ready(outcome);
+        }
+        // SAFETY: as above. The reference keeps the engine alive, whatever a waker does meanwhile.
+        let core = unsafe { self.file() }.core.clone();
+        let driving = driver::is_driving(&core);
+        if self.flush == Flush::Due && Gathering::is_for(&core) {
+            // Who gathers flushes, once all are queued.
+            self.flush = Flush::Yielded;
+            return completion.poll(waker);
+        }
+        if self.flush == Flush::Due && core.queued() < FLUSH_AT {
+            // Come back, and submit everything that was queued meanwhile in one go. A thread that drives the engine flushes
+            // by itself.
+            self.flush = Flush::Yielded;
+            if !driving {
+                request::wake_by_ref(waker);
+            }
+            return completion.poll(waker);
+        }
+        if !driving || self.flush != Flush::Done {
+            core.flush();
+            self.flush = Flush::Done;
+        }
+        if completion.poll(waker).is_pending() {
+            core.reap(REAP_MAX);
+        }
+        // Again, and not only peeked at: whoever completed it meanwhile has used up the waker.
+        let result = completion.poll(waker);
+        if result.is_pending() && !driving {
+            keep_driven(&core, waker);
+        }
+        result
+    }
+
+    pub(super) fn cancel(&self) -> CancelOutcome {
+        // SAFETY: the future side has not left, so that the slot lives, and its owner is set.
+        let (slot, file) = unsafe { (self.slot.as_ref(), self.file()) };
+        if file.core.fork.is_child() {
+            return CancelOutcome::Unknown;
+        }
+        match slot.completion.revoke() {
+            Revoked::Done => CancelOutcome::Done,
+            Revoked::Begun => file.core.cancel_begun(slot.id()),
+            Revoked::InTime => {
+                file.withdraw(slot.id());
+                CancelOutcome::Cancelled
+            }
+        }
+    }
+
+    /// Takes the operation back and frees the slot.
+    ///
+    /// # Safety
+    /// `poll` has returned the result, and the request was made for a `T`.
+    pub(super) unsafe fn collect<T: Operation>(self) -> T {
+        // SAFETY: the request is done, so that the payload is ours; the caller says what it is.
+        let operation = unsafe { self.slot.as_ref().take::<T>() };
+        self.depart();
+        operation
+    }
+
+    fn depart(self) {
+        self.leave();
+        mem::forget(self);
+    }
+
+    fn leave(&self) {
+        // SAFETY: the future side has not left, so that the slot lives.
+        if unsafe { self.slot.as_ref() }.completion.leave() == Last::Yes {
+            // SAFETY: we were told that we are the last owner.
+            unsafe { request::free(self.slot) };
+        }
+    }
+}
+
+/// Leaves the request to itself: the operation was dropped, or a waker panicked in its poll.
+impl Drop for Sent {
+    fn drop(&mut self) {
+        if self.flush == Flush::Done {
+            return self.leave();
+        }
+        // SAFETY: the future side has not left.
+        let core = unsafe { self.file() }.core.clone();
+        self.leave();
+        // It may be in the queue: the flush removes it, and sends the others whose flush it may have been.
+        core.flush();
+    }
+}
