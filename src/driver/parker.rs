@@ -1,0 +1,108 @@
+//! Where a thread sleeps, and how a waker wakes it there.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::task::Wake;
+use std::thread::Thread;
+use std::time::Duration;
+
+use super::doorbell::Doorbell;
+use crate::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use crate::sync::{Mutex, lock};
+
+thread_local! {
+    static PARKER: RefCell<Option<Arc<Parker>>> = const { RefCell::new(None) };
+}
+
+/// Where a thread sleeps, so that a waker knows how to wake it.
+pub(super) struct Parker {
+    thread: Thread,
+    notified: AtomicBool,
+    place: AtomicU8,
+    /// The doorbell of the engine in whose seat the thread sleeps. The reference keeps the descriptor from being closed,
+    /// and its number from being used again, under a waker that is about to ring.
+    doorbell: Mutex<Option<Arc<Doorbell>>>,
+}
+
+/// The thread runs, and looks at `notified` before it sleeps.
+const AWAKE: u8 = 0;
+/// It sleeps in `std::thread::park`.
+const PARKED: u8 = 1;
+/// It sleeps in the kernel, in a driver's seat.
+const IN_KERNEL: u8 = 2;
+
+impl Parker {
+    /// This thread's.
+    pub(super) fn current() -> Arc<Self> {
+        PARKER.with_borrow_mut(|parker| parker.get_or_insert_with(Self::new).clone())
+    }
+
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            thread: std::thread::current(),
+            notified: AtomicBool::new(false),
+            place: AtomicU8::new(AWAKE),
+            doorbell: Mutex::new(None),
+        })
+    }
+
+    pub(super) fn is_notified(&self) -> bool {
+        self.notified.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn take_notified(&self) {
+        self.notified.swap(false, Ordering::SeqCst);
+    }
+
+    pub(super) fn notify(&self) {
+        if !self.notified.swap(true, Ordering::SeqCst) {
+            self.nudge();
+        }
+    }
+
+    /// Ends the sleep, if there is one, without news.
+    pub(super) fn nudge(&self) {
+        match self.place.load(Ordering::SeqCst) {
+            PARKED => self.thread.unpark(),
+            IN_KERNEL => {
+                let doorbell = lock(&self.doorbell).clone();
+                if let Some(doorbell) = doorbell {
+                    doorbell.ring();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Sleeps until it is woken, unless it was notified or `unless` says so.
+    pub(super) fn park(&self, timeout: Option<Duration>, unless: impl FnOnce() -> bool) {
+        self.place.store(PARKED, Ordering::SeqCst);
+        if !self.is_notified() && !unless() {
+            match timeout {
+                Some(timeout) => std::thread::park_timeout(timeout),
+                None => std::thread::park(),
+            }
+        }
+        self.place.store(AWAKE, Ordering::SeqCst);
+    }
+
+    pub(super) fn enter_kernel(&self, doorbell: &Arc<Doorbell>) {
+        *lock(&self.doorbell) = Some(doorbell.clone());
+        self.place.store(IN_KERNEL, Ordering::SeqCst);
+    }
+
+    pub(super) fn leave_kernel(&self) {
+        self.place.store(AWAKE, Ordering::SeqCst);
+        lock(&self.doorbell).take();
+    }
+}
+
+impl Wake for Parker {
+    fn wake(self: Arc<Self>) {
+        self.notify();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.notify();
+    }
+}
