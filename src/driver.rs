@@ -12,7 +12,8 @@
 //!
 //! The others park, and are woken by their own wakers. Who leaves the seat while there is still something to collect
 //! nudges one of them to take it. The background thread is started when a future is pending on an executor that is not
-//! ours, and sits down whenever nobody else does.
+//! ours, and sits down whenever nobody else does. With the feature `tokio` a task does the same in tokio's runtimes, woken
+//! by their reactor.
 
 mod background;
 mod block_on;
@@ -21,6 +22,8 @@ mod epoll;
 mod on_exit;
 mod outside;
 mod parker;
+#[cfg(feature = "tokio")]
+mod reactor;
 mod seat;
 mod streams;
 mod turn;
@@ -60,6 +63,9 @@ pub(crate) struct Driver {
     /// How many directions of streams somebody waits for.
     waits: AtomicUsize,
     background: Mutex<Background>,
+    /// tokio's runtimes that collect in the background thread's stead.
+    #[cfg(feature = "tokio")]
+    reactors: reactor::Reactors,
     /// Threads inside [`turn()`], which every completion may concern.
     turning: Mutex<Vec<Arc<Parker>>>,
     /// As many as are in `turning`.
@@ -87,6 +93,8 @@ impl Driver {
             streams: Mutex::new(Vec::new()),
             waits: AtomicUsize::new(0),
             background: Mutex::new(Background::default()),
+            #[cfg(feature = "tokio")]
+            reactors: reactor::Reactors::default(),
             turning: Mutex::new(Vec::new()),
             turners: AtomicUsize::new(0),
             outside: OnceLock::new(),

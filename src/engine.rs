@@ -553,6 +553,8 @@ fn finish(core: &Arc<Core>) {
     core.driver.wake_all_streams();
     driver::block_on(core, Drain { core });
     core.driver.stop_background();
+    #[cfg(feature = "tokio")]
+    core.driver.stop_reactors();
     for lane in &core.lanes {
         if let Some(backend) = &lane.backend {
             backend.shutdown();

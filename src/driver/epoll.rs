@@ -70,6 +70,12 @@ impl Driver {
         if !wanted || !self.take_seat() {
             return;
         }
+        self.take_events(core);
+        self.leave_seat(core);
+    }
+
+    /// Takes what the kernel has to tell, without sleeping. For who has the seat.
+    pub(super) fn take_events(&self, core: &Core) {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS];
         loop {
             let count = self.wait(&mut events, Some(Duration::ZERO));
@@ -78,7 +84,6 @@ impl Driver {
                 break;
             }
         }
-        self.leave_seat(core);
     }
 
     /// Tells streams that they are ready.

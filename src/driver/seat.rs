@@ -57,6 +57,8 @@ impl Driver {
 
     pub(super) fn leave_seat(&self, core: &Arc<Core>) {
         self.seat.store(0, Ordering::SeqCst);
+        #[cfg(feature = "tokio")]
+        self.call_reactors(core);
         if !is_driver_thread() {
             self.hand_over(core);
         }
