@@ -3,16 +3,19 @@
 mod support;
 mod tools;
 
+use std::future::Future as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use polyaio::{AlignedBuf, BufResult, Direct, Engine, File, OpenOptions};
 use tokio::runtime::{Builder, Runtime};
 
 use support::{Scratch, pattern};
-use tools::{Respawn, Watchdog, eventually, join, own_threads, park_on, poll_once, respawn};
+use tools::{Oneshot, Respawn, Watchdog, eventually, join, own_threads, park_on, poll_once, respawn};
 
 const BLOCK: usize = 4096;
 const BLOCKS: usize = 256;
@@ -214,6 +217,51 @@ fn no_report_of_a_stream_is_missed() {
         });
         let read = runtime.block_on(async { socket.read_exact(vec![0; 20_000]).await });
         assert!(read.into_result().expect("all of it").1 == data);
+        writer.join().expect("no panic");
+    }
+}
+
+/// Writes to a stream from inside the driver's seat, and stays there for a while.
+struct Meanwhile {
+    stream: UnixStream,
+    done: Oneshot<()>,
+}
+
+impl Wake for Meanwhile {
+    fn wake(self: Arc<Self>) {
+        std::io::Write::write_all(&mut &self.stream, b"!").expect("it is open");
+        // Nothing depends on it: it gives the runtime the time to find the seat taken.
+        std::thread::sleep(Duration::from_millis(30));
+        self.done.send(());
+    }
+}
+
+/// What becomes ready while a thread has the driver's seat, which then leaves it, and nobody sits down any more.
+#[test]
+fn what_was_found_in_a_taken_seat_is_not_missed() {
+    let _watchdog = Watchdog::new("tokio: in a taken seat");
+    let engine = Engine::new().expect("an engine");
+    let pair = || {
+        let (mine, theirs) = UnixStream::pair().expect("a pair");
+        (mine, engine.adopt(theirs.into()).expect("a socket"))
+    };
+    for _ in 0..5 {
+        let ((first, first_read), (second, second_read)) = (pair(), pair());
+        let (done, runtime) = (Oneshot::new(), of_two_threads());
+        let waiting = runtime.spawn(async move { second_read.read(vec![0; 1]).await });
+        let waker = Waker::from(Arc::new(Meanwhile { stream: second, done: done.clone() }));
+        let mut read = first_read.read(vec![0; 1]);
+        {
+            let _inside = runtime.enter();
+            assert!(Pin::new(&mut read).poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        let writer = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(20));
+            std::io::Write::write_all(&mut &first, b"?").expect("it is open");
+        });
+        engine.block_on(done);
+        let read = runtime.block_on(waiting).expect("no panic");
+        assert_eq!(read.into_result().expect("a byte").1, b"!");
         writer.join().expect("no panic");
     }
 }
