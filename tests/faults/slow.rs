@@ -24,7 +24,7 @@ fn sleeper(slow: &Arc<AtomicBool>) -> Arc<Scripted> {
         if slow.load(Ordering::SeqCst) && seen.kind == OpKind::Read && seen.position < Some(1 << 20) {
             std::thread::sleep(Duration::from_millis(2));
         }
-        Answer::Lie
+        Answer::Pretend
     })
 }
 
@@ -139,7 +139,7 @@ fn a_suspicion_ends_by_itself() {
         if number == 5 {
             std::thread::sleep(Duration::from_millis(3));
         }
-        Answer::Lie
+        Answer::Pretend
     });
     let bench = bench(&scripted, false, 4);
     for _ in 0..10 {
