@@ -271,8 +271,7 @@ impl Slab {
     pub(crate) fn forsake(&self, ticket: Ticket) {
         let (entry, next) = {
             let mut free = lock(&self.free);
-            let at = free.line.iter().position(|waiter| waiter.ticket == ticket);
-            let entry = at.and_then(|at| free.line.remove(at));
+            let entry = free.place(ticket).and_then(|at| free.line.remove(at));
             (entry, free.next_waker())
         };
         next.into_iter().for_each(wake);
@@ -349,10 +348,17 @@ impl FreeList {
 
     /// Gives a slot to the first who has none, or back to the free ones.
     fn give(&mut self, index: u32) {
-        match self.line.iter_mut().find(|waiter| waiter.slot.is_none()) {
+        let first = self.line.partition_point(|waiter| waiter.slot.is_some());
+        match self.line.get_mut(first) {
             Some(waiter) => waiter.slot = Some(index),
             None => self.list.push(index),
         }
+    }
+
+    /// Where in the line a ticket is. Tickets ascend along it. Not by going through it: an executor that polls all that it
+    /// waits for, whenever one of them ends, comes here once for each in the line.
+    fn place(&self, ticket: Ticket) -> Option<usize> {
+        self.line.binary_search_by_key(&ticket, |waiter| waiter.ticket).ok()
     }
 
     /// The slot of the first in the line, if that is `ticket`, with the waker of who is first now; else keeps the waker.
@@ -365,7 +371,7 @@ impl FreeList {
             *waker = self.line.pop_front().and_then(|first| first.waker);
             return (Some(index), self.next_waker());
         }
-        if let Some(waiter) = self.line.iter_mut().find(|waiter| waiter.ticket == ticket) {
+        if let Some(waiter) = self.place(ticket).and_then(|at| self.line.get_mut(at)) {
             std::mem::swap(&mut waiter.waker, waker);
         }
         (None, None)
@@ -449,5 +455,30 @@ mod tests {
         assert!(slab.poll_acquire(&mut third, Waker::noop()).is_pending(), "not before the second");
         assert!(slab.poll_acquire(&mut second, Waker::noop()).is_ready());
         assert!(slab.poll_acquire(&mut third, Waker::noop()).is_ready(), "the first one's slot came down the line");
+    }
+
+    /// An executor may poll all that it waits for whenever one of them ends.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_long_line_costs_those_who_are_polled_in_it_nothing() {
+        use crate::testing::thread_time;
+        // Thread time for a round of polls of each in the line; the quickest of a few, for what disturbs makes it longer.
+        let round = |waiting: usize| {
+            let slab = Slab::new(1);
+            assert!(slab.poll_acquire(&mut None, Waker::noop()).is_ready());
+            let mut tickets = vec![None; waiting];
+            let mut poll_all = || {
+                let begin = thread_time();
+                tickets.iter_mut().for_each(|ticket| assert!(slab.poll_acquire(ticket, Waker::noop()).is_pending()));
+                thread_time() - begin
+            };
+            poll_all();
+            (0..5).map(|_| poll_all()).min().expect("five rounds")
+        };
+        // In a line of 64 times the length each poll may take somewhat longer; gone through, it takes 64 times as long.
+        crate::testing::one_of_many("polls in a long line", || {
+            let (short, long) = (round(256), round(256 * 64) / 64);
+            if long < short * 8 { Ok(()) } else { Err(format!("256 polls took {short:?}, in a long line {long:?}")) }
+        });
     }
 }

@@ -55,6 +55,9 @@ pub(super) struct Context {
     size: usize,
     /// Who made it. After `fork(2)` the child has the number but no context behind it (`mm_init_aio`).
     process: u32,
+    /// Dropped after `io_destroy`.
+    #[cfg(all(test, not(polyaio_loom)))]
+    witness: std::sync::Arc<()>,
 }
 
 impl Context {
@@ -77,7 +80,13 @@ impl Context {
                 Err(errno) => return Err(not_started("io_setup", size, errno)),
             }
         };
-        let context = Self { id, size, process: std::process::id() };
+        let context = Self {
+            id,
+            size,
+            process: std::process::id(),
+            #[cfg(all(test, not(polyaio_loom)))]
+            witness: std::sync::Arc::default(),
+        };
         context.check_calls()?;
         Ok(context)
     }
@@ -119,6 +128,15 @@ impl Drop for Context {
         // which owns both and is being dropped. An error would mean that somebody else has destroyed it; nothing is left to
         // do then.
         let _ = unsafe { abi::io_destroy(self.id) };
+    }
+}
+
+#[cfg(all(test, not(polyaio_loom)))]
+impl Context {
+    /// Has no owner left once the context is destroyed. Its number says nothing then: it is an address, which the next context
+    /// of the process may get.
+    pub(super) fn witness(&self) -> std::sync::Weak<()> {
+        std::sync::Arc::downgrade(&self.witness)
     }
 }
 

@@ -233,12 +233,6 @@ impl<T> Queue<T> {
         self.announce();
     }
 
-    /// Whether every job was taken by a worker.
-    #[cfg(all(test, not(polyaio_loom), target_os = "linux"))]
-    pub(super) fn is_empty(&self) -> bool {
-        self.load().queued() == 0
-    }
-
     /// How many workers are hired.
     pub(super) fn hired(&self) -> usize {
         self.crew().hired()

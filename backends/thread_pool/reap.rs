@@ -87,6 +87,12 @@ impl Loops {
         lock(&self.counts).running
     }
 
+    /// How many are inside a system call on a stream.
+    #[cfg(all(test, not(polyaio_loom), target_os = "linux"))]
+    pub(super) fn streaming(&self) -> usize {
+        lock(&self.counts).streaming
+    }
+
     /// Waits until none is left but those that are inside a stream's call.
     fn wait(&self) {
         let mut counts = lock(&self.counts);

@@ -9,7 +9,7 @@ use polyaio::{BufResult, Engine, Error, File};
 use crate::bed::{BLOCK, Bed, Medium, assert_healthy, buffer, filled};
 use crate::support::{self, pattern};
 use crate::tools::{
-    Begun, Census, HELD, Held, eventually, join, own_threads, park_on, poll_once, spawn_park, transfers,
+    Begun, Census, HELD, Held, eventually, join, one_of_many, own_threads, park_on, poll_once, spawn_park, transfers,
 };
 
 pub(crate) fn polled_once_and_dropped_by_the_hundreds(bed: &Bed) {
@@ -259,9 +259,8 @@ pub(crate) fn engine_dropped_while_streams_wait(bed: &Bed) {
     let fifo = polyaio::OpenOptions::new().read(true).open(&engine, &path).expect("it has a writer");
     let waiting_too = spawn_park(fifo.read(census.buffer(100, 0)));
     std::thread::sleep(Duration::from_millis(20));
-    let begin = Instant::now();
+    // If it waited for an idle stream, it would wait until the watchdog comes.
     drop(engine);
-    assert!(begin.elapsed() < Duration::from_secs(10), "it waited for an idle stream");
     for task in [waiting, waiting_too] {
         assert_closed(task.join().expect("no panic").0);
     }
@@ -303,17 +302,18 @@ pub(crate) fn threads_end_with_the_engine(bed: &Bed) {
         child.expect_success();
         return;
     }
-    let engine = bed.engine();
-    let file = bed.file(&engine, Medium::Buffered, "file", &[0; 64 * BLOCK]);
-    let writes = join((0..64).map(|i| file.write_at(filled(&[1; BLOCK]), i * BLOCK as u64)));
-    park_on(writes).into_iter().for_each(|BufResult(n, _)| assert_eq!(n.expect("room"), BLOCK));
-    assert!(!own_threads().is_empty());
-    let begin = Instant::now();
-    drop(engine);
-    eventually("all threads are gone", || own_threads().is_empty());
-    let took = begin.elapsed();
-    // 100 ms is the aim; a busy machine is given more.
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    one_of_many("all threads are gone in a tenth of a second", || {
+        let engine = bed.engine();
+        let file = bed.file(&engine, Medium::Buffered, "file", &[0; 64 * BLOCK]);
+        let writes = join((0..64).map(|i| file.write_at(filled(&[1; BLOCK]), i * BLOCK as u64)));
+        park_on(writes).into_iter().for_each(|BufResult(n, _)| assert_eq!(n.expect("room"), BLOCK));
+        assert!(!own_threads().is_empty());
+        let begin = Instant::now();
+        drop(engine);
+        eventually("all threads are gone", || own_threads().is_empty());
+        let took = begin.elapsed();
+        if took < Duration::from_millis(100) { Ok(()) } else { Err(format!("it took {took:?}")) }
+    });
     let engine = bed.engine();
     park_on(engine.shutdown());
     eventually("all threads are gone", || own_threads().is_empty());

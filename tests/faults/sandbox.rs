@@ -27,6 +27,8 @@ fn refused(name: &str, calls: &[(&str, libc::c_long)], errnos: &[i32], check: im
             let _watchdog = Watchdog::new(format!("faults: {name}: {this}"));
             let prepare = |command: &mut std::process::Command| {
                 command.env(CASE, &this).env_remove("POLYAIO_BACKEND").env_remove("POLYAIO_STRICT");
+                // Who serves must not depend on how busy the machine is.
+                command.env("POLYAIO_SLOW_SUBMIT_US", "1000000000");
                 refuse(command, *number, *errno);
             };
             match respawn_prepared(name, prepare) {
@@ -209,6 +211,7 @@ fn refused_after_the_start_it_is_left_visibly() {
     for errno in [libc::EPERM, libc::ENOSYS, libc::EINVAL] {
         let prepare = |command: &mut std::process::Command| {
             command.env(CASE, errno.to_string()).env_remove("POLYAIO_BACKEND").env_remove("POLYAIO_STRICT");
+            command.env("POLYAIO_SLOW_SUBMIT_US", "1000000000");
         };
         let case = std::env::var(CASE).unwrap_or_default();
         if !case.is_empty() && case != errno.to_string() {

@@ -28,6 +28,8 @@ pub(crate) enum Answer {
     Boast(u64),
     /// Report all bytes as transferred without having touched the memory.
     Lie,
+    /// The same, with the memory asked for, so that it is believed: no disk that is busy can hold it up.
+    Pretend,
     /// Drop it.
     Drop,
     /// Give out its memory, then drop it.
@@ -115,6 +117,7 @@ impl Scripted {
                 let length = request.length();
                 request.complete(Ok(length));
             }
+            Answer::Pretend => pretend(request),
             Answer::Drop => drop(request),
             Answer::StartAndDrop => start_and_drop(request),
             // Not `panic!`: the hook would print what is meant to happen.
@@ -363,6 +366,13 @@ fn boast(mut request: Request, more: u64) {
     let outcome = perform(&mut request, u64::MAX);
     let length = request.length();
     request.complete(outcome.map(|_| length + more));
+}
+
+fn pretend(mut request: Request) {
+    // SAFETY: nobody uses the memory.
+    let _ = unsafe { request.start() };
+    let length = request.length();
+    request.complete(Ok(length));
 }
 
 fn start_and_drop(mut request: Request) {

@@ -9,6 +9,9 @@ use crate::support::{Finished, Watched};
 /// Tells a test that it runs in a process of its own.
 const CHILD: &str = "POLYAIO_TEST_CHILD";
 
+/// Less than the test's own watchdog has, so that a child that hangs is the one that is named.
+const LIMIT: Duration = Duration::from_secs(200);
+
 /// Where a test is: in the parent, with what became of the child; or in the child.
 pub(crate) enum Respawn {
     Parent(Finished),
@@ -49,7 +52,7 @@ fn respawn_with(name: &str, command: impl FnOnce(&Path) -> Command, prepare: imp
     command.args([name, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, name);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     prepare(&mut command);
-    Respawn::Parent(Watched::start_with_limit(&mut command, Duration::from_secs(50)).finish())
+    Respawn::Parent(Watched::start_with_limit(&mut command, LIMIT).finish())
 }
 
 pub(crate) fn errno() -> i32 {
@@ -60,6 +63,30 @@ pub(crate) fn errno() -> i32 {
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` has no preconditions.
     unsafe { libc::_exit(code) }
+}
+
+/// Whether all other threads of this process sleep, from the beginning to the end of so much time. Counted in switches
+/// between threads, because time says little where others have the processors: who looks for work now and then, or goes
+/// round in circles, wakes up or is awake.
+pub(crate) fn stays_asleep(time: Duration) -> Result<(), String> {
+    // SAFETY: takes nothing, cannot fail.
+    let own = unsafe { libc::gettid() }.to_string();
+    let look = || {
+        let tasks = std::fs::read_dir("/proc/self/task").expect("/proc").flatten();
+        let others = tasks.filter(|task| *task.file_name() != *own);
+        let told = |task: std::fs::DirEntry| {
+            let status = std::fs::read_to_string(task.path().join("status")).ok()?;
+            let told =
+                |line: &&str| ["Name:", "State:"].iter().any(|at| line.starts_with(at)) || line.contains("_switches:");
+            Some(status.lines().filter(told).collect::<Vec<_>>().join(" "))
+        };
+        others.filter_map(told).collect::<Vec<_>>()
+    };
+    let before = look();
+    std::thread::sleep(time);
+    let after = look();
+    let asleep = after.iter().all(|thread| thread.contains("State:\tS"));
+    if asleep && before == after { Ok(()) } else { Err(format!("before: {before:#?}\nafter: {after:#?}")) }
 }
 
 /// The names of the threads of this process that the crate has started.
