@@ -1,10 +1,11 @@
 //! `tokio`: copies a file with `tokio::io::copy_buf`, through the adapters with tokio's traits, and shows who served it.
 //!
 //! ```text
-//! cargo run --release --features tokio-io --example tokio -- --direct Cargo.lock /tmp/Cargo.lock.copy
+//! cargo run --release --features tokio --example tokio -- --direct Cargo.lock /tmp/Cargo.lock.copy
 //! ```
 //!
-//! tokio knows nothing of the engine, and the engine nothing of tokio: the program has tokio's runtime without its reactor.
+//! With `--features tokio` the runtime's reactor collects completions. With `tokio-io` alone tokio knows nothing of the
+//! engine, and the engine nothing of tokio: the runtime needs no reactor, and a thread of the engine's collects.
 //! Exit codes: 0 when the copy is complete and on the disk, 1 when something failed, 2 for wrong usage.
 
 #[path = "common/output.rs"]
@@ -74,7 +75,10 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<(), Failure> {
     let engine = selection::start(args.selection.builder())?;
     let (source, destination) = open(args, &engine)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    #[cfg(feature = "tokio")]
+    runtime.enable_io();
+    let runtime = runtime.build();
     let runtime = runtime.map_err(|error| Failure::of("cannot start tokio's runtime", &error))?;
     let (started, before) = (Instant::now(), Tally::of(&engine));
     let copied = runtime.block_on(copy(args, source.clone(), destination.clone()));
