@@ -7,6 +7,9 @@ mod completing;
 mod flush;
 mod lane;
 mod lifetime;
+#[cfg(all(test, polyaio_loom))]
+mod models;
+mod pending;
 mod queue;
 mod reap;
 

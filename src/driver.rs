@@ -19,6 +19,8 @@ mod background;
 mod block_on;
 mod doorbell;
 mod epoll;
+#[cfg(all(test, polyaio_loom))]
+mod models;
 mod on_exit;
 mod outside;
 mod parker;
@@ -37,6 +39,7 @@ use self::doorbell::Doorbell;
 use self::epoll::new_epoll;
 use self::outside::Outside;
 use self::parker::Parker;
+use self::seat::Seat;
 pub(crate) use self::turn::turn;
 use crate::error::Error;
 use crate::fork::ForkGuard;
@@ -50,12 +53,7 @@ pub(crate) struct Driver {
     fork: Arc<ForkGuard>,
     epoll: OwnedFd,
     doorbell: Arc<Doorbell>,
-    /// Who has it: the thread's mark; 0 while it is vacant.
-    seat: AtomicUsize,
-    /// Threads that sleep without the seat.
-    parked: Mutex<Vec<Arc<Parker>>>,
-    /// At least as many as are in `parked`.
-    parked_count: AtomicUsize,
+    seat: Seat,
     /// A future was pending on an executor that is not ours.
     foreign: AtomicBool,
     /// Streams by their number in `epoll_data`.
@@ -86,9 +84,7 @@ impl Driver {
             fork,
             epoll: new_epoll()?,
             doorbell: Arc::new(Doorbell::new()?),
-            seat: AtomicUsize::new(0),
-            parked: Mutex::new(Vec::new()),
-            parked_count: AtomicUsize::new(0),
+            seat: Seat::new(),
             foreign: AtomicBool::new(false),
             streams: Mutex::new(Vec::new()),
             waits: AtomicUsize::new(0),

@@ -7,10 +7,33 @@ cfg_if::cfg_if! {
     if #[cfg(polyaio_loom)] {
         pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard, atomic};
         pub(crate) use loom::cell::UnsafeCell;
+
+        /// Sleeping threads. Time does not pass in a model: a timeout is never over.
+        pub(crate) mod thread {
+            pub(crate) use loom::thread::{Thread, current, park};
+
+            pub(crate) fn park_timeout(_timeout: std::time::Duration) {
+                park();
+            }
+        }
     } else {
         pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, atomic};
+        pub(crate) use std::thread;
         pub(crate) use self::cell::UnsafeCell;
     }
+}
+
+/// A number that no other thread has while this one lives. Never 0.
+pub(crate) fn thread_mark() -> usize {
+    cfg_if::cfg_if! {
+        if #[cfg(polyaio_loom)] {
+            // Loom runs its threads on one of the system's: only its own thread-locals tell them apart.
+            loom::thread_local!(static MARK: u8 = 0);
+        } else {
+            thread_local!(static MARK: u8 = const { 0 });
+        }
+    }
+    MARK.with(|mark| std::ptr::from_ref(mark).addr())
 }
 
 /// Locks a mutex whether or not a thread panicked while holding it.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use super::Core;
 use super::completing::{Completing, is_completing};
 use super::lane::Lane;
-use super::queue::Scratch;
-use crate::backend::Batch;
+use super::pending::{Scratch, Submit};
+use crate::backend::{Backend, Batch};
 use crate::completion::Errno;
-use crate::monitor::Timed;
-use crate::request::contain;
+use crate::monitor::{Monitor, Timed};
+use crate::request::{Request, contain};
+use crate::slot::Slab;
 
 impl Core {
     /// Submits what is queued, and what that brings along: requests that go to another lane, or that waited for one that
@@ -36,34 +37,55 @@ impl Core {
         let Some(backend) = &lane.backend else { return false };
         let last_resort = std::ptr::eq(lane, &raw const self.lanes[usize::from(self.pool)]);
         let monitor = (!last_resort).then_some(&lane.monitor);
-        let mut any = false;
-        while let Some(mut scratch) = lane.next_batch(monitor) {
-            any = true;
-            let _completing = Completing::enter();
-            lane.counters.batches.add(1);
-            lane.counters.submitted.add(scratch.batch.len() as u64);
-            let Scratch { batch, busy, refused, .. } = &mut scratch;
-            let timed = Timed::start(batch, monitor);
-            let revocable = lane.capabilities.revocable;
-            let mut offer = Batch { slab: &self.slab, queue: batch, refused, busy, revocable };
-            let served = contain(|| backend.submit(&mut offer));
-            timed.end(monitor, &lane.counters);
-            if served {
-                busy.append(batch);
-            } else {
-                // It panicked, and will again: what it has left is for others.
-                refused.extend(batch.drain(..).map(|request| (request, Errno(libc::ENOSYS))));
-            }
-            let rejected = std::mem::take(refused);
-            let overflow = lane.keep_busy(scratch, !rejected.is_empty());
-            for (request, errno) in rejected {
-                request.complete(Err(errno));
-            }
-            if let Some(request) = overflow {
-                // Nothing is in flight, so that no completion will ever make room: go elsewhere.
-                request.complete(Err(Errno(libc::EAGAIN)));
-            }
+        lane.pending.flush(&Submission { slab: &self.slab, lane, backend: backend.as_ref(), monitor })
+    }
+}
+
+/// How a lane's requests get to its backend.
+struct Submission<'a> {
+    slab: &'a Slab,
+    lane: &'a Lane,
+    backend: &'a dyn Backend,
+    /// `None`: there is nobody else.
+    monitor: Option<&'a Monitor>,
+}
+
+impl Submit<Request> for Submission<'_> {
+    type Held = Completing;
+
+    fn begin(&self, scratch: &Scratch<Request>) -> Completing {
+        let completing = Completing::enter();
+        self.lane.counters.batches.add(1);
+        self.lane.counters.submitted.add(scratch.batch.len() as u64);
+        completing
+    }
+
+    fn isolates(&self, request: &Request) -> bool {
+        self.monitor.is_some_and(|monitor| monitor.isolates(request))
+    }
+
+    fn mark(&self, request: &mut Request, counted: bool) {
+        request.body_mut().trail.counted = counted;
+    }
+
+    fn submit(&self, scratch: &mut Scratch<Request>) {
+        let Scratch { batch, busy, refused, .. } = scratch;
+        let timed = Timed::start(batch, self.monitor);
+        let revocable = self.lane.capabilities.revocable;
+        let mut offer = Batch { slab: self.slab, queue: batch, refused, busy, revocable };
+        let served = contain(|| self.backend.submit(&mut offer));
+        timed.end(self.monitor, &self.lane.counters);
+        if !served {
+            // It panicked, and will again: what it has left is for others.
+            refused.extend(batch.drain(..).map(|request| (request, Errno(libc::ENOSYS))));
         }
-        any
+    }
+
+    fn was_busy(&self) {
+        self.lane.counters.busy.add(1);
+    }
+
+    fn end(&self, request: Request, errno: Errno) {
+        request.complete(Err(errno));
     }
 }

@@ -4,12 +4,13 @@ use std::cell::Cell;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::task::{Context, Waker};
+use std::time::Instant;
 
 use super::on_exit::OnExit;
 use super::parker::Parker;
-use crate::dispatch::{Core, REAP_MAX};
+use super::seat::{part, wait};
+use crate::dispatch::Core;
 
 thread_local! {
     /// The engine that this thread is inside [`block_on`] of.
@@ -38,32 +39,7 @@ pub(crate) fn block_on_until<F: Future>(core: &Arc<Core>, future: F, deadline: O
     let outer = DRIVING.replace(Arc::as_ptr(core));
     let _guard = OnExit(|| {
         DRIVING.set(outer);
-        // What was polled in here relied on this thread to flush, and on somebody to collect.
-        core.flush();
-        core.driver.hand_over(core);
-        // A wake-up that an outer `block_on` of this thread waits for may have been taken by this one: let it look.
-        parker.notify();
+        part(core, &parker);
     });
-    loop {
-        parker.take_notified();
-        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
-            return Some(output);
-        }
-        if parker.is_notified() && deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            // A future that wakes itself in each poll.
-            return None;
-        }
-        while !parker.is_notified() {
-            core.flush();
-            core.reap(REAP_MAX);
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if left == Some(Duration::ZERO) {
-                return None;
-            }
-            if !parker.is_notified() {
-                core.driver.sleep(core, &parker, left);
-            }
-        }
-        core.driver.hand_over(core);
-    }
+    wait(core, &parker, deadline, || future.as_mut().poll(&mut context))
 }

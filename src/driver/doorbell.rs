@@ -6,6 +6,11 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 use crate::error::Error;
 
+/// What ends a sleep in the kernel.
+pub(super) trait Bell: Send + Sync + 'static {
+    fn ring(&self);
+}
+
 /// An eventfd that ends the seated thread's sleep.
 pub(super) struct Doorbell(OwnedFd);
 
@@ -26,8 +31,10 @@ impl Doorbell {
         // SAFETY: eight bytes are written to `count`. Where it was not rung the answer is EAGAIN.
         unsafe { libc::read(self.0.as_raw_fd(), (&raw mut count).cast(), 8) };
     }
+}
 
-    pub(super) fn ring(&self) {
+impl Bell for Doorbell {
+    fn ring(&self) {
         let one = 1u64;
         // SAFETY: eight bytes are read from `one`. The counter cannot overflow in a lifetime; it is never read, because
         // epoll watches it edge-triggered.

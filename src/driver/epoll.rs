@@ -55,12 +55,10 @@ impl Driver {
 
     /// Waits in the kernel, in the driver's seat.
     pub(super) fn drive(&self, core: &Arc<Core>, parker: &Parker, timeout: Option<Duration>) {
-        parker.enter_kernel(&self.doorbell);
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS];
-        // The last look: what comes after `enter_kernel` rings, or signals a descriptor that epoll watches.
-        let count = if parker.is_notified() || core.has_completions() { 0 } else { self.wait(&mut events, timeout) };
-        parker.leave_kernel();
-        self.report(core, &events[..count]);
+        let wait = || self.wait(&mut events, timeout);
+        let count = parker.sleep_in_kernel(&self.doorbell, || core.has_completions(), wait);
+        self.report(core, &events[..count.unwrap_or(0)]);
         core.reap(REAP_MAX);
     }
 

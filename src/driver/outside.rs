@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use super::Driver;
-use super::doorbell::Doorbell;
+use super::doorbell::{Bell as _, Doorbell};
 use super::epoll::{NO_STREAM, control, new_epoll};
 use crate::error::Error;
 use crate::sync::atomic::Ordering;

@@ -3,11 +3,11 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::task::Wake;
-use std::thread::Thread;
 use std::time::Duration;
 
-use super::doorbell::Doorbell;
-use crate::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use super::doorbell::{Bell, Doorbell};
+use crate::sync::atomic::{AtomicBool, AtomicU8, Ordering, fence};
+use crate::sync::thread::{self, Thread};
 use crate::sync::{Mutex, lock};
 
 thread_local! {
@@ -15,13 +15,13 @@ thread_local! {
 }
 
 /// Where a thread sleeps, so that a waker knows how to wake it.
-pub(super) struct Parker {
+pub(super) struct Parker<B = Doorbell> {
     thread: Thread,
     notified: AtomicBool,
     place: AtomicU8,
     /// The doorbell of the engine in whose seat the thread sleeps. The reference keeps the descriptor from being closed,
     /// and its number from being used again, under a waker that is about to ring.
-    doorbell: Mutex<Option<Arc<Doorbell>>>,
+    doorbell: Mutex<Option<Arc<B>>>,
 }
 
 /// The thread runs, and looks at `notified` before it sleeps.
@@ -36,10 +36,12 @@ impl Parker {
     pub(super) fn current() -> Arc<Self> {
         PARKER.with_borrow_mut(|parker| parker.get_or_insert_with(Self::new).clone())
     }
+}
 
-    fn new() -> Arc<Self> {
+impl<B: Bell> Parker<B> {
+    pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
-            thread: std::thread::current(),
+            thread: thread::current(),
             notified: AtomicBool::new(false),
             place: AtomicU8::new(AWAKE),
             doorbell: Mutex::new(None),
@@ -62,6 +64,8 @@ impl Parker {
 
     /// Ends the sleep, if there is one, without news.
     pub(super) fn nudge(&self) {
+        // Pairs with the fence of `park` and `sleep_in_kernel`: who is not seen to sleep yet will see why it must not.
+        fence(Ordering::SeqCst);
         match self.place.load(Ordering::SeqCst) {
             PARKED => self.thread.unpark(),
             IN_KERNEL => {
@@ -77,27 +81,36 @@ impl Parker {
     /// Sleeps until it is woken, unless it was notified or `unless` says so.
     pub(super) fn park(&self, timeout: Option<Duration>, unless: impl FnOnce() -> bool) {
         self.place.store(PARKED, Ordering::SeqCst);
+        // Pairs with the fences of who wakes: this one's place is known before it looks.
+        fence(Ordering::SeqCst);
         if !self.is_notified() && !unless() {
             match timeout {
-                Some(timeout) => std::thread::park_timeout(timeout),
-                None => std::thread::park(),
+                Some(timeout) => thread::park_timeout(timeout),
+                None => thread::park(),
             }
         }
         self.place.store(AWAKE, Ordering::SeqCst);
     }
 
-    pub(super) fn enter_kernel(&self, doorbell: &Arc<Doorbell>) {
+    /// Sleeps in `wait`, which `doorbell` ends, unless it was notified or `unless` says so.
+    pub(super) fn sleep_in_kernel<R>(
+        &self,
+        doorbell: &Arc<B>,
+        unless: impl FnOnce() -> bool,
+        wait: impl FnOnce() -> R,
+    ) -> Option<R> {
         *lock(&self.doorbell) = Some(doorbell.clone());
         self.place.store(IN_KERNEL, Ordering::SeqCst);
-    }
-
-    pub(super) fn leave_kernel(&self) {
+        fence(Ordering::SeqCst);
+        // The last look: what comes after this rings, or signals a descriptor that the kernel watches.
+        let result = if self.is_notified() || unless() { None } else { Some(wait()) };
         self.place.store(AWAKE, Ordering::SeqCst);
         lock(&self.doorbell).take();
+        result
     }
 }
 
-impl Wake for Parker {
+impl<B: Bell> Wake for Parker<B> {
     fn wake(self: Arc<Self>) {
         self.notify();
     }

@@ -1,88 +1,245 @@
 //! The one seat: who collects, and how the others learn that it is vacant.
+//!
+//! No wake-up is lost, because both sides announce themselves before they look, with a sequentially consistent fence in
+//! between. Who goes to sleep says where it sleeps, and then looks: at its own news, at what is in flight, at the seat.
+//! Who leaves the seat, or has submitted something, says so, and then looks who sleeps. Who was nudged and goes off to run
+//! a future instead of sitting down looks once more, as if it had left the seat (`hand_over`).
+//!
+//! `models.rs` has loom run this under every interleaving: it knows nothing of the engine and of the kernel.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use super::Driver;
 use super::background::is_driver_thread;
+use super::doorbell::{Bell, Doorbell};
 use super::parker::Parker;
 use crate::dispatch::Core;
-use crate::sync::atomic::Ordering;
-use crate::sync::lock;
+use crate::sync::atomic::{AtomicUsize, Ordering, fence};
+use crate::sync::{Mutex, lock, thread_mark};
 
-impl Driver {
-    /// Sleeps until something happens that may concern this thread. Returns early rather than late.
-    pub(super) fn sleep(&self, core: &Arc<Core>, parker: &Arc<Parker>, timeout: Option<Duration>) {
-        if core.needs_driving() {
-            // A waker that waits, called by who sits: nobody else can drive, and the seat stays taken afterwards.
-            let seated = self.has_seat();
-            if seated || self.take_seat() {
-                // A subscriber that waits for I/O needs the seat.
-                let _held = crate::events::hold();
-                self.drive(core, parker, timeout);
-                if !seated {
-                    self.leave_seat(core);
-                }
-                return;
-            }
-        }
-        self.parked_count.fetch_add(1, Ordering::SeqCst);
-        lock(&self.parked).push(parker.clone());
-        // Who left the seat, or submitted, before this thread could be nudged: look once more before the sleep.
-        parker.park(timeout, || self.is_vacant(core));
-        lock(&self.parked).retain(|other| !Arc::ptr_eq(other, parker));
-        self.parked_count.fetch_sub(1, Ordering::SeqCst);
+/// Who has the seat, and who sleeps without it.
+pub(super) struct Seat<B = Doorbell> {
+    /// Who has it: the thread's mark; 0 while it is vacant.
+    holder: AtomicUsize,
+    /// Threads that sleep without the seat.
+    parked: Mutex<Vec<Arc<Parker<B>>>>,
+    /// At least as many as are in `parked`.
+    parked_count: AtomicUsize,
+}
+
+/// What is driven from the seat: an engine, or a model of one.
+pub(super) trait Driven {
+    /// What ends the sleep in the seat.
+    type Bell: Bell;
+
+    fn seat(&self) -> &Seat<Self::Bell>;
+
+    /// Whether a thread that sleeps has to sleep in the seat for something to happen.
+    fn needs_driving(&self) -> bool;
+
+    /// Submits what is queued.
+    fn flush(&self);
+
+    /// Completes what is there.
+    fn reap(&self);
+
+    /// Sleeps in the seat until something happens that may concern the thread, and completes what is there.
+    fn drive(&self, parker: &Parker<Self::Bell>, timeout: Option<Duration>);
+
+    /// The seat was left.
+    fn vacated(&self) {}
+
+    /// Whether futures are pending that no thread of ours waits for.
+    fn is_foreign(&self) -> bool;
+
+    /// Nobody sits, and nobody is parked: starts the background thread, if that is wanted. `false` where it cannot be had.
+    fn attend(&self) -> bool;
+}
+
+impl<B: Bell> Seat<B> {
+    pub(super) fn new() -> Self {
+        Self { holder: AtomicUsize::new(0), parked: Mutex::new(Vec::new()), parked_count: AtomicUsize::new(0) }
     }
 
-    /// Whether somebody should sit down and nobody does.
-    pub(super) fn is_vacant(&self, core: &Core) -> bool {
-        core.needs_driving() && self.seat.load(Ordering::SeqCst) == 0
-    }
-
-    /// Before a thread goes off to run a future: lets a parked thread take the seat that this one was nudged to take.
-    pub(super) fn hand_over(&self, core: &Arc<Core>) {
-        if self.parked_count.load(Ordering::SeqCst) > 0 || self.foreign.load(Ordering::SeqCst) {
-            self.ensure_driven(core);
-        }
-    }
-
-    pub(super) fn take_seat(&self) -> bool {
-        self.seat.compare_exchange(0, thread_mark(), Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    pub(super) fn take(&self) -> bool {
+        self.holder.compare_exchange(0, thread_mark(), Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
     /// Whether this thread has it.
-    fn has_seat(&self) -> bool {
-        self.seat.load(Ordering::SeqCst) == thread_mark()
+    fn is_mine(&self) -> bool {
+        self.holder.load(Ordering::SeqCst) == thread_mark()
     }
 
-    pub(super) fn leave_seat(&self, core: &Arc<Core>) {
-        self.seat.store(0, Ordering::SeqCst);
-        #[cfg(feature = "tokio")]
-        self.call_reactors(core);
-        if !is_driver_thread() {
-            self.hand_over(core);
-        }
+    fn is_vacant(&self) -> bool {
+        self.holder.load(Ordering::SeqCst) == 0
     }
 
-    pub(super) fn nudge_one(&self) -> bool {
+    fn nudge_one(&self) -> bool {
         let next = lock(&self.parked).first().cloned();
         next.is_some_and(|parker| {
             parker.nudge();
             true
         })
     }
+}
 
-    /// Sees to it that somebody collects, although the calling thread is not going to wait: a parked thread, or the
-    /// background thread where futures are pending that no thread of ours waits for. `false` where it cannot be started.
-    pub(crate) fn ensure_driven(&self, core: &Arc<Core>) -> bool {
-        let unattended = self.is_vacant(core) && !self.nudge_one();
-        let wanted = unattended && self.foreign.load(Ordering::SeqCst) && !self.exported.load(Ordering::SeqCst);
-        !wanted || self.start_background(core)
+/// Sleeps until something happens that may concern this thread. Returns early rather than late.
+pub(super) fn sleep<D: Driven>(driven: &D, parker: &Arc<Parker<D::Bell>>, timeout: Option<Duration>) {
+    let seat = driven.seat();
+    if driven.needs_driving() {
+        // A waker that waits, called by who sits: nobody else can drive, and the seat stays taken afterwards.
+        let seated = seat.is_mine();
+        if seated || seat.take() {
+            // A subscriber that waits for I/O needs the seat.
+            let _held = crate::events::hold();
+            driven.drive(parker, timeout);
+            if !seated {
+                leave(driven);
+            }
+            return;
+        }
+    }
+    seat.parked_count.fetch_add(1, Ordering::SeqCst);
+    lock(&seat.parked).push(parker.clone());
+    // Who left the seat, or submitted, before this thread could be nudged: look once more before the sleep.
+    parker.park(timeout, || is_vacant(driven));
+    lock(&seat.parked).retain(|other| !Arc::ptr_eq(other, parker));
+    seat.parked_count.fetch_sub(1, Ordering::SeqCst);
+}
+
+/// Whether somebody should sit down and nobody does.
+fn is_vacant<D: Driven>(driven: &D) -> bool {
+    driven.needs_driving() && driven.seat().is_vacant()
+}
+
+/// Leaves the seat to whoever needs it.
+pub(super) fn leave<D: Driven>(driven: &D) {
+    driven.seat().holder.store(0, Ordering::SeqCst);
+    driven.vacated();
+    if !is_driver_thread() {
+        hand_over(driven);
     }
 }
 
-/// A number that no other thread has while this one lives. Never 0.
-fn thread_mark() -> usize {
-    thread_local!(static MARK: u8 = const { 0 });
-    MARK.with(|mark| std::ptr::from_ref(mark).addr())
+/// Before a thread goes off to run a future: lets a parked thread take the seat that this one was nudged to take.
+pub(super) fn hand_over<D: Driven>(driven: &D) {
+    // Pairs with the fence of `Parker::park`: who is not counted yet will see that the seat is vacant.
+    fence(Ordering::SeqCst);
+    if driven.seat().parked_count.load(Ordering::SeqCst) > 0 || driven.is_foreign() {
+        ensure_driven(driven);
+    }
+}
+
+/// Sees to it that somebody collects, although the calling thread is not going to wait: a parked thread, or the
+/// background thread where futures are pending that no thread of ours waits for. `false` where it cannot be started.
+pub(super) fn ensure_driven<D: Driven>(driven: &D) -> bool {
+    // Pairs with the fence of `Parker::park`: who is not in the list yet will see what was submitted.
+    fence(Ordering::SeqCst);
+    !is_vacant(driven) || driven.seat().nudge_one() || driven.attend()
+}
+
+/// Polls until the end, or until `deadline`, and collects meanwhile. The caller then [parts](part).
+pub(super) fn wait<D: Driven, T>(
+    driven: &D,
+    parker: &Arc<Parker<D::Bell>>,
+    deadline: Option<Instant>,
+    mut poll: impl FnMut() -> Poll<T>,
+) -> Option<T> {
+    loop {
+        parker.take_notified();
+        if let Poll::Ready(output) = poll() {
+            return Some(output);
+        }
+        if parker.is_notified() && deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            // A future that wakes itself in each poll.
+            return None;
+        }
+        while !parker.is_notified() {
+            driven.flush();
+            driven.reap();
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                return None;
+            }
+            if !parker.is_notified() {
+                sleep(driven, parker, left);
+            }
+        }
+        hand_over(driven);
+    }
+}
+
+/// After a wait, however it has ended.
+pub(super) fn part<D: Driven>(driven: &D, parker: &Parker<D::Bell>) {
+    // What was polled in here relied on this thread to flush, and on somebody to collect.
+    driven.flush();
+    hand_over(driven);
+    // A wake-up that an outer `block_on` of this thread waits for may have been taken by this one: let it look.
+    parker.notify();
+}
+
+impl Driven for Arc<Core> {
+    type Bell = Doorbell;
+
+    fn seat(&self) -> &Seat {
+        &self.driver.seat
+    }
+
+    fn needs_driving(&self) -> bool {
+        Core::needs_driving(self)
+    }
+
+    fn flush(&self) {
+        Core::flush(self);
+    }
+
+    fn reap(&self) {
+        Core::reap(self, crate::dispatch::REAP_MAX);
+    }
+
+    fn drive(&self, parker: &Parker, timeout: Option<Duration>) {
+        self.driver.drive(self, parker, timeout);
+    }
+
+    #[cfg(feature = "tokio")]
+    fn vacated(&self) {
+        self.driver.call_reactors(self);
+    }
+
+    fn is_foreign(&self) -> bool {
+        self.driver.foreign.load(Ordering::SeqCst)
+    }
+
+    fn attend(&self) -> bool {
+        let wanted = self.is_foreign() && !self.driver.exported.load(Ordering::SeqCst);
+        !wanted || self.driver.start_background(self)
+    }
+}
+
+impl Driver {
+    /// As [`sleep`].
+    pub(super) fn sleep(&self, core: &Arc<Core>, parker: &Arc<Parker>, timeout: Option<Duration>) {
+        sleep(core, parker, timeout);
+    }
+
+    pub(super) fn take_seat(&self) -> bool {
+        self.seat.take()
+    }
+
+    /// As [`leave`].
+    pub(super) fn leave_seat(&self, core: &Arc<Core>) {
+        leave(core);
+    }
+
+    /// As [`hand_over`].
+    pub(super) fn hand_over(&self, core: &Arc<Core>) {
+        hand_over(core);
+    }
+
+    /// As [`ensure_driven`].
+    pub(crate) fn ensure_driven(&self, core: &Arc<Core>) -> bool {
+        ensure_driven(core)
+    }
 }

@@ -1,0 +1,274 @@
+//! What loom checks of the queue before a backend: every request is submitted once, by somebody, in order, whoever is full,
+//! refuses, races or leaves.
+//!
+//! Run with `RUSTFLAGS="--cfg polyaio_loom" cargo test --release --lib loom`. The queue is the engine's own
+//! (`pending.rs`); requests are numbers, and the backend has so much room. What nobody would ever submit shows at the end:
+//! everything that the backend has is completed then, and nothing may wait any more.
+
+use std::sync::Arc;
+use std::sync::Mutex as Plain;
+
+use loom::thread;
+
+use super::pending::{Pending, Scratch, Submit};
+use crate::completion::Errno;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+
+fn model(f: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    // Three switches at points where none is forced find what is known to go wrong here.
+    builder.preemption_bound = builder.preemption_bound.or(Some(3));
+    builder.check(f);
+}
+
+/// A lane whose backend has room for a few requests.
+struct Lane {
+    pending: Pending<usize>,
+    room: AtomicUsize,
+    /// One that the backend cannot serve.
+    unsupported: Option<usize>,
+    /// What happened. No model explores these locks: they are held for a moment, in which nobody switches.
+    log: Plain<Log>,
+}
+
+#[derive(Default)]
+struct Log {
+    /// In the order in which the backend took them.
+    taken: Vec<usize>,
+    /// Those that it has now.
+    running: Vec<usize>,
+    /// What was ended without it.
+    refused: Vec<(usize, i32)>,
+    submitting: bool,
+}
+
+impl Lane {
+    fn new(room: usize) -> Arc<Self> {
+        Self::refusing(room, None)
+    }
+
+    fn refusing(room: usize, unsupported: Option<usize>) -> Arc<Self> {
+        let (pending, room) = (Pending::default(), AtomicUsize::new(room));
+        Arc::new(Self { pending, room, unsupported, log: Plain::default() })
+    }
+
+    fn log(&self) -> std::sync::MutexGuard<'_, Log> {
+        self.log.lock().expect("nobody panics inside")
+    }
+
+    fn flush(&self) {
+        while self.pending.flush(self) {}
+    }
+
+    /// As an operation does that is polled.
+    fn send(&self, request: usize) {
+        self.pending.push(request);
+        self.flush();
+    }
+
+    /// Ends the request that the backend has had for longest. `false`: it has none.
+    fn complete(&self) -> bool {
+        let mut log = self.log();
+        if log.running.is_empty() {
+            return false;
+        }
+        log.running.remove(0);
+        drop(log);
+        self.room.fetch_add(1, Ordering::AcqRel);
+        if self.pending.left() {
+            self.flush();
+        }
+        true
+    }
+
+    /// Completes all that is submitted, and then some: what is left waiting nobody would ever submit.
+    fn finish(&self) -> std::sync::MutexGuard<'_, Log> {
+        while self.complete() {}
+        assert_eq!(self.pending.waiting(), 0, "a request waits for ever");
+        assert_eq!(self.pending.in_flight(), 0);
+        assert!(self.pending.is_empty(), "somebody was not counted out");
+        // Neither stalled nor flushing: what comes now goes out.
+        let before = self.log().taken.len();
+        self.send(99);
+        assert_eq!(self.log().taken.len(), before + 1, "the queue takes nothing any more");
+        assert!(self.complete());
+        let mut log = self.log();
+        log.taken.pop();
+        log
+    }
+}
+
+impl Submit<usize> for Lane {
+    type Held = ();
+
+    fn begin(&self, scratch: &Scratch<usize>) {
+        assert!(!scratch.batch.is_empty());
+    }
+
+    fn isolates(&self, _request: &usize) -> bool {
+        false
+    }
+
+    fn mark(&self, _request: &mut usize, _counted: bool) {}
+
+    fn submit(&self, scratch: &mut Scratch<usize>) {
+        assert!(!std::mem::replace(&mut self.log().submitting, true), "two threads submit");
+        while let Some(&request) = scratch.batch.front() {
+            if self.unsupported == Some(request) {
+                scratch.batch.pop_front();
+                scratch.refused.push((request, Errno(libc::EINVAL)));
+                continue;
+            }
+            // One thread submits, and others only make room.
+            if self.room.load(Ordering::Acquire) == 0 {
+                break;
+            }
+            self.room.fetch_sub(1, Ordering::AcqRel);
+            scratch.batch.pop_front();
+            let mut log = self.log();
+            log.taken.push(request);
+            log.running.push(request);
+        }
+        self.log().submitting = false;
+    }
+
+    fn was_busy(&self) {}
+
+    fn end(&self, request: usize, Errno(errno): Errno) {
+        self.log().refused.push((request, errno));
+        if errno != libc::EAGAIN && self.pending.left() {
+            self.flush();
+        }
+    }
+}
+
+fn start(lane: &Arc<Lane>, f: impl FnOnce(&Lane) + 'static) -> thread::JoinHandle<()> {
+    let lane = lane.clone();
+    thread::spawn(move || f(&lane))
+}
+
+/// Two threads send: the one that finds the other submitting leaves its request to it.
+#[test]
+fn loom_what_is_queued_beside_a_flush_is_submitted() {
+    model(|| {
+        let lane = Lane::new(4);
+        let other = start(&lane, |lane| {
+            lane.send(1);
+            lane.send(2);
+        });
+        lane.send(3);
+        other.join().expect("no panic");
+        assert_eq!(lane.log().taken.len(), 3, "a request waits although there was room");
+        let log = lane.finish();
+        let place = |request| log.taken.iter().position(|taken| *taken == request).expect("it was submitted");
+        assert!(place(1) < place(2), "order: {:?}", log.taken);
+    });
+}
+
+/// The backend is full, and what it has completes meanwhile: before, between, or after the queue says that it waits for that.
+#[test]
+fn loom_a_stalled_queue_is_offered_again() {
+    model(|| {
+        let lane = Lane::new(1);
+        lane.send(0);
+        let worker = start(&lane, |lane| assert!(lane.complete()));
+        lane.send(1);
+        lane.send(2);
+        worker.join().expect("no panic");
+        let log = lane.finish();
+        assert_eq!(log.taken, [0, 1, 2]);
+        assert_eq!(log.refused, [], "there was always something in flight, or room");
+    });
+}
+
+/// Two requests complete at once, on two threads, while a third is sent: one of them, or the sender, sends it off.
+#[test]
+fn loom_two_completions_against_a_full_backend() {
+    model(|| {
+        let lane = Lane::new(2);
+        lane.send(0);
+        lane.send(1);
+        let workers = [(); 2].map(|()| start(&lane, |lane| assert!(lane.complete())));
+        lane.send(2);
+        workers.into_iter().for_each(|worker| worker.join().expect("no panic"));
+        let log = lane.finish();
+        assert_eq!(log.taken, [0, 1, 2]);
+        assert_eq!(log.refused, []);
+    });
+}
+
+/// Who was cancelled takes its request out, or it was submitted; the one behind it goes out in either case.
+#[test]
+fn loom_a_withdrawn_request_holds_nothing_up() {
+    model(|| {
+        let lane = Lane::new(1);
+        lane.send(0);
+        let worker = start(&lane, |lane| assert!(lane.complete()));
+        let canceller = start(&lane, |lane| {
+            let withdrawn = lane.pending.withdraw(|request| *request == 1);
+            lane.flush();
+            lane.log().refused.extend(withdrawn.map(|request| (request, libc::ECANCELED)));
+        });
+        lane.pending.push(1);
+        lane.pending.push(2);
+        lane.flush();
+        worker.join().expect("no panic");
+        canceller.join().expect("no panic");
+        let log = lane.finish();
+        match log.refused[..] {
+            [] => assert_eq!(log.taken, [0, 1, 2]),
+            [(1, libc::ECANCELED)] => assert_eq!(log.taken, [0, 2]),
+            ref refused => panic!("{refused:?}"),
+        }
+    });
+}
+
+/// A refusal makes no room, and is no reason to wait for room either.
+#[test]
+fn loom_a_refused_request_holds_nothing_up() {
+    model(|| {
+        let lane = Lane::refusing(1, Some(1));
+        lane.send(0);
+        let worker = start(&lane, |lane| assert!(lane.complete()));
+        lane.pending.push(1);
+        lane.pending.push(2);
+        lane.flush();
+        worker.join().expect("no panic");
+        let log = lane.finish();
+        assert_eq!(log.taken, [0, 2]);
+        assert_eq!(log.refused, [(1, libc::EINVAL)]);
+    });
+}
+
+/// A backend without room and without requests: the first goes elsewhere, and nothing waits for ever.
+#[test]
+fn loom_a_backend_that_never_has_room_holds_nothing() {
+    model(|| {
+        let lane = Lane::new(0);
+        let other = start(&lane, |lane| lane.send(1));
+        lane.send(2);
+        other.join().expect("no panic");
+        let mut log = lane.log();
+        log.refused.sort_unstable();
+        assert_eq!(log.refused, [(1, libc::EAGAIN), (2, libc::EAGAIN)]);
+        assert_eq!(lane.pending.waiting(), 0);
+        assert!(lane.pending.is_empty());
+    });
+}
+
+/// While a request moves to the backend and back, nobody may take the lane for empty: who did would sleep where nobody wakes
+/// it.
+#[test]
+fn loom_a_request_on_its_way_is_always_seen() {
+    model(|| {
+        let lane = Lane::new(1);
+        lane.send(0);
+        lane.pending.push(1);
+        let worker = start(&lane, |lane| assert!(lane.complete()));
+        let flusher = start(&lane, Lane::flush);
+        assert!(!lane.pending.is_empty(), "a request was overlooked");
+        worker.join().expect("no panic");
+        flusher.join().expect("no panic");
+        assert_eq!(lane.finish().taken, [0, 1]);
+    });
+}
