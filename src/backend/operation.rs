@@ -299,3 +299,128 @@ impl Room<'_> {
         }
     }
 }
+
+#[cfg(all(test, not(polyaio_loom)))]
+mod tests {
+    use super::*;
+    use crate::testing::Bench;
+
+    /// A read of 24 bytes into ranges of 4, 8 and 12 bytes, of which those that come later lie first in the buffer.
+    fn with_room(f: impl FnOnce(&mut Operation<'_>) -> io::Result<u64>) -> (Outcome, Vec<u8>) {
+        let bench = Bench::new();
+        let (mut request, end) = bench.request(OpKind::Read, -1, Some(0), vec![0xee; 24]);
+        let memory = &mut request.body_mut().memory;
+        let base = memory.iovecs[0].base;
+        memory.clear();
+        for (at, len) in [(20, 4), (12, 8), (0, 12)] {
+            // SAFETY: the range lies in the buffer.
+            memory.push(IoVec { base: unsafe { base.add(at) }, len });
+        }
+        let mut operation = Operation::new(&mut request, |_| Err(Errno(libc::EBADF)));
+        let result = f(&mut operation);
+        let outcome = operation.settle(result);
+        request.complete(outcome);
+        let (outcome, back) = end.finish(|| unreachable!("it is complete"));
+        (outcome, [&back[20..], &back[12..20], &back[..12]].concat())
+    }
+
+    #[test]
+    fn a_room_is_filled_range_by_range() {
+        let (outcome, back) = with_room(|operation| {
+            let mut room = operation.room();
+            assert_eq!((room.left(), room.append(b"abc"), room.left()), (24, 3, 21));
+            assert_eq!(room.fill(b'.', 3), 3);
+            assert_eq!(room.append(&[b'x'; 100]), 18);
+            assert_eq!((room.left(), room.filled(), room.append(b"y"), room.fill(0, 1)), (0, 24, 0, 0));
+            assert!(room.spare().is_empty() && room.read_from(&mut &b"more"[..]).is_ok_and(|n| n == 0));
+            assert_eq!(room.filled_mut().map(|part| part.len()).collect::<Vec<_>>(), [4, 8, 12]);
+            Ok(24)
+        });
+        assert_eq!((outcome, &back[..]), (Ok(24), &b"abc...xxxxxxxxxxxxxxxxxx"[..]));
+    }
+
+    /// What was written into the spare bytes stays there until they are advanced over, and is zeroed once only.
+    #[test]
+    fn spare_bytes_are_initialised_once() {
+        let (outcome, back) = with_room(|operation| {
+            let mut room = operation.room();
+            room.append(b"abcde");
+            let spare = room.spare();
+            assert_eq!(spare, [0; 7], "the rest of the second range");
+            spare[3] = b'!';
+            room.advance(2);
+            assert_eq!(room.spare(), [0, b'!', 0, 0, 0]);
+            // A room is only a view.
+            assert_eq!(operation.room().spare(), [0, b'!', 0, 0, 0]);
+            operation.room().advance(5);
+            assert_eq!((operation.room().filled(), operation.room().spare().len()), (12, 12));
+            assert_eq!(operation.room().filled_mut().map(|part| part.len()).collect::<Vec<_>>(), [4, 8]);
+            Ok(12)
+        });
+        assert_eq!((outcome, &back[..12]), (Ok(12), &b"abcde\0\0\0!\0\0\0"[..]));
+        assert_eq!(back[12..], [0; 12], "zeroed, though not part of the result");
+    }
+
+    #[test]
+    fn reading_ends_at_the_end_of_a_range() {
+        let (outcome, back) = with_room(|operation| {
+            let mut source = &b"0123456789abcdefghijklmnopqrstuvwxyz"[..];
+            let mut room = operation.room();
+            let counts: Vec<_> = (0..4).map(|_| room.read_from(&mut source).expect("in memory")).collect();
+            assert_eq!(counts, [4, 8, 12, 0]);
+            Ok(room.filled() as u64)
+        });
+        assert_eq!((outcome, &back[..]), (Ok(24), &b"0123456789abcdefghijklmn"[..]));
+    }
+
+    #[test]
+    fn bytes_that_are_told_of() {
+        let (outcome, back) = with_room(|operation| {
+            let mut room = operation.room();
+            // SAFETY: written, and only then told of.
+            unsafe {
+                room.spare_uninit()[..2].fill(MaybeUninit::new(b'h'));
+                room.assume_filled(2);
+            }
+            Ok(2)
+        });
+        assert_eq!((outcome, &back[..2]), (Ok(2), &b"hh"[..]));
+    }
+
+    #[test]
+    fn a_count_of_more_than_was_filled_is_no_count() {
+        let (outcome, _) = with_room(|operation| Ok(operation.room().append(b"four") as u64 + 1));
+        assert_eq!(outcome, Err(Errno(libc::EIO)));
+        let (outcome, _) = with_room(|operation| Ok(operation.room().append(b"four") as u64 - 1));
+        assert_eq!(outcome, Ok(3));
+    }
+
+    #[test]
+    #[should_panic(expected = "9 bytes of 8")]
+    fn advancing_over_what_was_never_given() {
+        let bench = Bench::new();
+        let (mut request, _end) = bench.request(OpKind::Read, -1, Some(0), vec![0; 8]);
+        let mut operation = Operation::new(&mut request, |_| Err(Errno(libc::EBADF)));
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            operation.room().spare().fill(1);
+            operation.room().advance(9);
+        }));
+        // Started, so that it must not be dropped.
+        request.complete(Err(Errno(libc::EIO)));
+        if let Err(panic) = result {
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_shown_and_nothing_else() {
+        let bench = Bench::new();
+        let (mut request, end) = bench.request(OpKind::Write, -1, Some(3), b"bytes".to_vec());
+        let mut operation = Operation::new(&mut request, |_| Err(Errno(libc::EBADF)));
+        assert_eq!((operation.data().len(), &operation.data()[0][..]), (1, &b"bytes"[..]));
+        assert_eq!((operation.room().left(), operation.room().append(b"other"), operation.length()), (0, 0, 5));
+        let outcome = operation.settle(Ok(5));
+        request.complete(outcome);
+        assert_eq!(end.finish(|| unreachable!("it is complete")), (Ok(5), b"bytes".to_vec()));
+    }
+}
