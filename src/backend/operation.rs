@@ -233,7 +233,8 @@ impl Room<'_> {
     /// What was filled, in order, to be changed in place: decoded, say.
     pub fn filled_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
         let Filled { range, within, .. } = *self.filled;
-        let length = move |(index, whole): (usize, &IoVec)| (whole.base, if index < range { whole.len } else { within });
+        let length =
+            move |(index, whole): (usize, &IoVec)| (whole.base, if index < range { whole.len } else { within });
         let parts = self.ranges.iter().enumerate().take(range + 1).map(length).filter(|(_, len)| *len > 0);
         // SAFETY: these bytes were filled, which initialises them; the ranges overlap nowhere (`IoVecBufMut`), and we are
         // borrowed mutably as long as the slices live.

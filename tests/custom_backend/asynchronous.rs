@@ -184,7 +184,10 @@ fn in_any_order() {
         }
         let order = lock(&shuffling.shared.state).order.clone();
         assert!(order.len() == COUNT && !order.is_sorted(), "{order:?}");
-        assert_eq!((engine.stats().served_by(), engine.stats().total_fallbacks()), (vec![("shuffling", COUNT as u64)], 0));
+        assert_eq!(
+            (engine.stats().served_by(), engine.stats().total_fallbacks()),
+            (vec![("shuffling", COUNT as u64)], 0)
+        );
         assert!(engine.stats().backends[0].busy > 0);
     }
 }

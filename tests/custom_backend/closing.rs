@@ -1,8 +1,8 @@
 use std::io;
 use std::sync::Arc;
 
-use polyaio::backend::{CancelOutcome, Capabilities, Serves};
 use polyaio::Policy;
+use polyaio::backend::{CancelOutcome, Capabilities, Serves};
 
 use crate::code;
 use crate::double::{Double, builder, deliver, on, open};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use polyaio::backend::{Capabilities, Handle, OpSet};
 use polyaio::backends::thread_pool::Threaded;
-use polyaio::{BufResult, Engine, Error, File, OpKind, OpenOptions, Policy, Reason, Why};
+use polyaio::{BufResult, Direct, Engine, Error, File, IoBuf as _, OpKind, OpenOptions, Policy, Reason, Why};
 
 use crate::code;
 use crate::double::{Double, builder};
@@ -76,6 +76,27 @@ fn descriptors_are_served() {
     assert_eq!(std::fs::read(&path).expect("it is there"), [5; 7]);
 }
 
+/// The rules of emulated direct I/O that are kept where an operation runs are kept here too: it is not executed.
+#[test]
+fn emulated_rules_are_kept() {
+    let _watchdog = Watchdog::new("custom_backend: emulated_rules_are_kept");
+    let scratch = Scratch::new();
+    let path = scratch.file("file", &pattern(4096, 4));
+    let double = Arc::new(Double::named("double", transfers(), |operation| match operation.kind() {
+        OpKind::Read => Ok(operation.room().fill(7, 512) as u64),
+        _ => Ok(operation.length()),
+    }));
+    let engine = prefer(&double, "double");
+    let direct = Direct::Emulated { alignment: 512 };
+    let file = OpenOptions::new().read(true).write(true).direct(direct).open(&engine, &path).expect("it is there");
+    assert_eq!(file.read(file.buffer(512)).wait().0.expect("aligned"), 512);
+    assert_eq!(double.count(), 1);
+    let odd = || file.buffer(512).slice(..100);
+    assert_eq!(code(file.read(odd()).wait().0), libc::EINVAL);
+    assert_eq!(code(file.write(odd()).wait().0), libc::EINVAL);
+    assert_eq!((double.count(), engine.stats().total_fallbacks()), (1, 0));
+}
+
 /// Streams, where it serves any file.
 #[test]
 fn streams_are_served() {
@@ -83,8 +104,7 @@ fn streams_are_served() {
     let double = relay("double", transfers());
     let engine = prefer(&double, "double");
     let (reader, writer) = pipe();
-    let (reader, writer) =
-        (engine.adopt(reader.into()).expect("a pipe"), engine.adopt(writer.into()).expect("a pipe"));
+    let (reader, writer) = (engine.adopt(reader.into()).expect("a pipe"), engine.adopt(writer.into()).expect("a pipe"));
     writer.write_all("hello").wait().0.expect("room");
     let BufResult(n, back) = reader.read(Vec::with_capacity(10)).wait();
     assert_eq!((n.expect("readable"), &back[..]), (5, &b"hello"[..]));
@@ -133,7 +153,8 @@ fn on_a_strict_engine() {
             _ => operation.system_call(),
         }));
         for policy in [Policy::Require("double".into()), Policy::Prefer(vec!["double".into()])] {
-            let engine = builder(2).sync_backend(double.clone()).policy(policy).strict(true).build().expect("it starts");
+            let engine =
+                builder(2).sync_backend(double.clone()).policy(policy).strict(true).build().expect("it starts");
             let file = open(&engine, &path);
             for _ in 0..5 {
                 let error = file.write_at(vec![1; 10], 0).wait().0.expect_err("nobody else may");
@@ -160,9 +181,7 @@ fn code_of(error: &io::Error) -> Option<i32> {
 #[test]
 fn in_the_order_of_the_policy() {
     let _watchdog = Watchdog::new("custom_backend: in_the_order_of_the_policy");
-    for (names, reads, writes) in
-        [(["first", "second"], "first", "first"), (["second", "first"], "second", "first")]
-    {
+    for (names, reads, writes) in [(["first", "second"], "first", "first"), (["second", "first"], "second", "first")] {
         let policy = Policy::Prefer(names.map(str::to_owned).to_vec());
         in_order(two().policy(policy).build().expect("an engine"), reads, writes);
     }
