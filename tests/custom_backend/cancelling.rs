@@ -12,7 +12,15 @@ use crate::tools::{Begun, Census, CountedBuf, Gate, Watchdog, eventually, join, 
 type Read = Op<ops::Read<CountedBuf>>;
 
 /// One thread, which is inside the first of these reads until the gate opens.
-fn busy(census: &Census, count: u64) -> (Arc<Gate>, Arc<Double>, (Engine, File), Vec<Begun<Read>>) {
+struct Busy {
+    gate: Arc<Gate>,
+    double: Arc<Double>,
+    engine: Engine,
+    file: File,
+    reads: Vec<Begun<Read>>,
+}
+
+fn busy(census: &Census, count: u64) -> Busy {
     let gate = Gate::new();
     let theirs = gate.clone();
     let double = Double::new(move |operation| {
@@ -23,7 +31,7 @@ fn busy(census: &Census, count: u64) -> (Arc<Gate>, Arc<Double>, (Engine, File),
     let mut reads: Vec<_> = (0..count).map(|i| Begun::new(file.read_at(census.buffer(64, 0), i))).collect();
     reads.iter_mut().for_each(|read| assert!(read.again()));
     eventually("the first is being executed", || double.count() == 1);
-    (gate, double, (engine, file), reads)
+    Busy { gate, double, engine, file, reads }
 }
 
 /// What waits for the thread has not begun: it is cancelled, and never executed. What is being executed is not.
@@ -31,7 +39,7 @@ fn busy(census: &Census, count: u64) -> (Arc<Gate>, Arc<Double>, (Engine, File),
 fn what_waits() {
     let _watchdog = Watchdog::new("custom_backend: what_waits");
     let census = Census::default();
-    let (gate, double, (engine, _file), mut reads) = busy(&census, 9);
+    let Busy { gate, double, engine, file: _file, mut reads } = busy(&census, 9);
     for (i, read) in reads.iter_mut().enumerate().step_by(2) {
         let outcome = read.with_running(Op::cancel).expect("it is running");
         assert_eq!(outcome, if i == 0 { CancelOutcome::Running } else { CancelOutcome::Cancelled });
@@ -52,7 +60,7 @@ fn what_waits() {
 fn what_is_dropped() {
     let _watchdog = Watchdog::new("custom_backend: what_is_dropped");
     let census = Census::default();
-    let (gate, double, (engine, file), mut reads) = busy(&census, 9);
+    let Busy { gate, double, engine, file, mut reads } = busy(&census, 9);
     let last = reads.pop();
     drop(reads);
     assert_eq!(census.live(), 9, "the backend may still write into them");
@@ -68,7 +76,7 @@ fn what_is_dropped() {
 fn the_engine_is_dropped_in_flight() {
     let _watchdog = Watchdog::new("custom_backend: the_engine_is_dropped_in_flight");
     let census = Census::default();
-    let (gate, double, (engine, file), mut reads) = busy(&census, 40);
+    let Busy { gate, double, engine, file, mut reads } = busy(&census, 40);
     // A part of them is dropped, the rest is waited for.
     drop(reads.drain(1..11));
     let end = thread::spawn(move || drop(engine));
