@@ -316,17 +316,15 @@ pub(crate) fn plan(facts: &Facts, own: Option<u8>, class: Class, settings: &Sett
     // A virtual file's backend need not be in the order of preference.
     if let Some(own) = own
         && plan.steps.is_empty()
-        && offers(&settings.candidates[usize::from(own)].capabilities, class, true)
+        && offers(&settings.candidates[usize::from(own)].capabilities, class)
     {
         plan.steps.push(Step { backend: own, nowait: false, why: Why::OwnFile });
     }
     plan
 }
 
-/// `own`: for a virtual file. Descriptors are closed by the pool alone, whatever others offer.
-fn offers(capabilities: &Capabilities, class: Class, own: bool) -> bool {
-    let kinds = class.kinds().iter().filter(|kind| own || **kind != OpKind::Close);
-    let mut kinds = kinds.map(|kind| capabilities.operations.contains(*kind));
+fn offers(capabilities: &Capabilities, class: Class) -> bool {
+    let mut kinds = class.kinds().iter().map(|kind| capabilities.operations.contains(*kind));
     // Metadata is a mixed bag: a backend may offer a part of it.
     if class == Class::Meta { kinds.any(|offered| offered) } else { kinds.all(|offered| offered) }
 }
@@ -337,7 +335,7 @@ fn fit(facts: &Facts, own: bool, class: Class, candidate: &Candidate, named: boo
     if let Some(reason) = &candidate.missing {
         return Err(Why::NotStarted(reason.clone()));
     }
-    if !offers(capabilities, class, facts.kind == FileKind::Virtual) {
+    if !offers(capabilities, class) {
         return Err(Why::NotOffered);
     }
     if facts.kind == FileKind::Virtual {
