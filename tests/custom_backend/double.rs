@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use polyaio::backend::{Capabilities, Operation, Serves, SyncBackend, VirtualFile};
-use polyaio::{Engine, EngineBuilder, File, OpKind, OpenOptions};
+use polyaio::{Engine, EngineBuilder, File, OpKind, OpenOptions, Policy};
 
 use crate::tools::lock;
 
@@ -85,9 +85,9 @@ pub(crate) fn builder(threads: usize) -> EngineBuilder {
     Engine::builder().threads(threads).strict(false).slow_submit(Duration::MAX)
 }
 
-/// An engine with a double, and a file of the double's.
+/// An engine with a double, and a file of the double's. No other backend is named, whatever the suite is run with.
 pub(crate) fn on(double: &Arc<Double>, threads: usize) -> (Engine, File) {
-    let engine = builder(threads).sync_backend(double.clone()).build().expect("an engine");
+    let engine = builder(threads).policy(Policy::Auto).sync_backend(double.clone()).build().expect("an engine");
     let file = open(&engine);
     (engine, file)
 }
