@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::backend::{Backend, Capabilities};
+use crate::backend::{Backend, Capabilities, SyncBackend};
 use crate::error::Error;
 
 cfg_if::cfg_if! {
@@ -73,12 +73,20 @@ pub(crate) fn stream_workers(capacity: usize) -> Arc<dyn Backend> {
     Arc::new(thread_pool::streams::StreamWorkers::new(capacity))
 }
 
+/// Starts threads for a backend that was made elsewhere.
+pub(crate) fn start_threaded(backend: Arc<dyn SyncBackend>, threads: usize) -> Registered {
+    let name = backend.name();
+    match thread_pool::Threaded::start(backend, threads) {
+        Ok(backend) => started(backend, false),
+        Err(refused) => missing(name, refused.reason, false),
+    }
+}
+
 fn started(backend: impl Backend + 'static, automatic: bool) -> Registered {
     let capabilities = backend.capabilities();
     Registered { name: backend.name(), capabilities, backend: Ok(Arc::new(backend)), automatic }
 }
 
-#[cfg_attr(not(any(feature = "kernel-aio", feature = "posix-aio")), allow(dead_code))]
 fn missing(name: &'static str, reason: String, automatic: bool) -> Registered {
     Registered { name, capabilities: Capabilities::new(1), backend: Err(reason), automatic }
 }

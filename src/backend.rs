@@ -13,9 +13,14 @@
 //!
 //! Backends that complete requests by themselves (threads) leave [`Backend::reap`] alone. Backends that collect
 //! completions from somewhere (a kernel's ring) say so in [`Capabilities::reaped`] and are called to reap by whoever waits.
+//!
+//! Most need less than this: a [`SyncBackend`] serves one [`Operation`] at a time, on a thread that it may block.
 
 // No unsafe block, but an unsafe function in the contract.
 #![allow(unsafe_code)]
+
+mod operation;
+mod sync_backend;
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,6 +28,9 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::path::Path;
 use std::time::Duration;
 
+pub use self::operation::{Handle, Operation, Room};
+pub use self::sync_backend::SyncBackend;
+pub(crate) use self::sync_backend::serve;
 use crate::completion::{Errno, Outcome};
 use crate::open::OpenOptions;
 use crate::request::{OpKind, RawHandle, Request, RequestId};
@@ -38,7 +46,8 @@ pub trait Backend: Send + Sync {
 
     /// Opens `path`, for backends that serve files of their own.
     ///
-    /// `None` (the default) leaves the path to the next backend, and in the end to the operating system.
+    /// `None` (the default) leaves the path to the next backend, and in the end to the operating system. The engine keeps
+    /// the access mode: a file that was opened for reading is never asked to write.
     fn open(&self, path: &Path, options: &OpenOptions) -> Option<io::Result<VirtualFile>> {
         let _ = (path, options);
         None
@@ -101,7 +110,10 @@ pub trait Backend: Send + Sync {
 pub struct VirtualFile {
     /// The number by which requests name it ([`RawHandle::Virtual`]).
     pub number: u64,
-    /// Required alignment of memory and file offsets in bytes; 1 where none is required.
+    /// Required alignment of memory and file offsets in bytes; 1 where none is required. [`File::alignment`] tells it to
+    /// programs; what is misaligned is for the backend to refuse, with `EINVAL`.
+    ///
+    /// [`File::alignment`]: crate::File::alignment
     pub alignment: usize,
 }
 
@@ -144,7 +156,8 @@ impl std::fmt::Debug for OpSet {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capabilities {
-    /// Operations it accepts.
+    /// Operations it accepts. [`OpKind::Open`] is the thread pool's, and so is [`OpKind::Close`] of descriptors: others are
+    /// asked to close virtual files only.
     pub operations: OpSet,
     /// Which files it serves without ever blocking the submitter.
     pub serves: Serves,

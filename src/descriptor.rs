@@ -423,7 +423,9 @@ impl OpenFile {
     }
 
     fn offers(&self, step: &Step, kind: OpKind) -> bool {
-        self.core.lanes[usize::from(step.backend)].capabilities.operations.contains(kind)
+        // Only the pool knows what has to be closed together with a descriptor, and in which order.
+        let may = kind != OpKind::Close || self.descriptor().is_none() || step.backend == self.core.pool;
+        may && self.core.lanes[usize::from(step.backend)].capabilities.operations.contains(kind)
     }
 
     /// How to ask a backend; `None` where it could only be asked in a way that blocks.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::backend::{Backend, Capabilities};
+use crate::backend::{Backend, Capabilities, SyncBackend};
 use crate::backends::{self, Registered};
 use crate::batch::Batch;
 use crate::descriptor::OpenFile;
@@ -79,7 +79,14 @@ pub struct EngineBuilder {
     threads: usize,
     capacity: usize,
     slow_submit: Option<Duration>,
-    own: Vec<Arc<dyn Backend>>,
+    own: Vec<Own>,
+}
+
+/// A backend that was made elsewhere.
+#[derive(Clone)]
+enum Own {
+    Whole(Arc<dyn Backend>),
+    Sync(Arc<dyn SyncBackend>),
 }
 
 /// The state of one backend of an engine.
@@ -295,13 +302,15 @@ impl Engine {
 pub(crate) fn open(core: &Arc<Core>, options: &OpenOptions, path: &Path) -> Result<Arc<OpenFile>, Error> {
     core.check()?;
     let emulated = options.emulated()?;
+    // What contradicts itself is refused whoever would open it.
+    options.flags()?;
     for (index, lane) in core.lanes.iter().enumerate() {
         let opened = lane.backend.as_ref().and_then(|backend| backend.open(path, options));
         match opened {
             None => {}
             Some(Err(source)) => return Err(Error::Open { path: path.to_owned(), source }),
             Some(Ok(file)) => {
-                let facts = Facts::of_virtual(file.alignment).emulating(emulated);
+                let facts = Facts::of_virtual(file.alignment).opened_with(options).emulating(emulated);
                 let file = OpenFile::new(core.clone(), file.handle(), facts, Some(index as u8));
                 events::file_opened(&file, Some(path));
                 return Ok(file);
@@ -369,7 +378,17 @@ impl EngineBuilder {
 
     /// Adds a backend made elsewhere. It is asked first to open files, and serves other files where the policy names it.
     pub fn backend(mut self, backend: Arc<dyn Backend>) -> Self {
-        self.own.push(backend);
+        self.own.push(Own::Whole(backend));
+        self
+    }
+
+    /// Adds a backend that only knows how to serve one operation, with threads of its own to do it on: at most
+    /// [`threads`](Self::threads) of them, and one to begin with. Otherwise as [`backend`](Self::backend); those that are
+    /// added by either are asked to open files in the order in which they were added.
+    ///
+    /// One that serves several engines has threads in each.
+    pub fn sync_backend(mut self, backend: Arc<dyn SyncBackend>) -> Self {
+        self.own.push(Own::Sync(backend));
         self
     }
 
@@ -432,11 +451,14 @@ impl EngineBuilder {
     }
 
     fn start_backends(&self) -> Result<Vec<Registered>, Error> {
-        let own = self.own.iter().map(|backend| Registered {
-            name: backend.name(),
-            capabilities: backend.capabilities(),
-            backend: Ok(backend.clone()),
-            automatic: false,
+        let own = self.own.iter().map(|own| match own {
+            Own::Whole(backend) => Registered {
+                name: backend.name(),
+                capabilities: backend.capabilities(),
+                backend: Ok(backend.clone()),
+                automatic: false,
+            },
+            Own::Sync(backend) => backends::start_threaded(backend.clone(), self.threads),
         });
         let mut all: Vec<Registered> = own.collect();
         all.extend(backends::start(self.queue_depth, self.threads, self.capacity)?);

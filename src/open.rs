@@ -115,6 +115,16 @@ macro_rules! switches {
     )+};
 }
 
+/// And one that tells it, for backends that open files of their own.
+macro_rules! answers {
+    ($($(#[$doc:meta])* $name:ident: $field:ident),+ $(,)?) => {$(
+        $(#[$doc])*
+        pub fn $name(&self) -> bool {
+            self.$field
+        }
+    )+};
+}
+
 impl OpenOptions {
     /// Everything off; mode 0o666 (less the umask) for files that are created.
     pub const fn new() -> Self {
@@ -167,6 +177,21 @@ impl OpenOptions {
     /// What was asked for with [`direct`](Self::direct).
     pub fn direct_mode(&self) -> Direct {
         self.direct
+    }
+
+    answers! {
+        /// Whether to open for reading: [`read`](Self::read).
+        reads: read,
+        /// Whether to open for writing: [`write`](Self::write).
+        writes: write,
+        /// Whether to open for appending: [`append`](Self::append).
+        appends: append,
+        /// Whether to cut the file: [`truncate`](Self::truncate).
+        truncates: truncate,
+        /// Whether to create the file where there is none: [`create`](Self::create).
+        creates: create,
+        /// Whether to create the file, and nothing else: [`create_new`](Self::create_new).
+        creates_new: create_new,
     }
 
     /// Opens `path` for use with `engine`.
@@ -223,7 +248,8 @@ impl OpenOptions {
         Ok(Some(Alignment { memory: alignment, offset: alignment }))
     }
 
-    fn flags(&self) -> Result<i32, Error> {
+    /// The flags of `open(2)`, without `O_DIRECT`; or what is wrong with the options.
+    pub(crate) fn flags(&self) -> Result<i32, Error> {
         let access = match (self.read, self.write || self.append) {
             (true, false) => libc::O_RDONLY,
             (false, true) => libc::O_WRONLY,

@@ -10,6 +10,7 @@
 //! - `worker.rs`: the threads' loop, and how the pool grows
 //! - `reap.rs`: how jobs end, and how the pool does
 //! - `streams.rs`: a small second pool, for streams only
+//! - `threaded.rs`: a pool that serves by somebody else's function
 
 mod abi;
 mod bounce;
@@ -26,15 +27,17 @@ pub(crate) mod streams;
 mod submit;
 #[cfg(all(test, not(polyaio_loom), target_os = "linux"))]
 mod tests;
+mod threaded;
 mod worker;
 
 use std::sync::Arc;
 
 use self::queue::Queue;
 use self::reap::Loops;
+pub use self::threaded::Threaded;
 use self::worker::Staff;
 use crate::backend::{Backend, Batch, Capabilities};
-use crate::completion::Errno;
+use crate::completion::{Errno, Outcome};
 use crate::request::Request;
 use crate::sync::{Mutex, lock};
 
@@ -83,9 +86,26 @@ struct Shared {
     threads: usize,
     /// Requests at the most.
     bound: usize,
-    thread_name: &'static str,
+    trade: Trade,
     #[cfg(all(test, not(polyaio_loom), target_os = "linux"))]
     roll: tests::Roll,
+}
+
+/// What the workers of a pool do, and under which names.
+struct Trade {
+    /// The backend that they work for.
+    backend: &'static str,
+    /// What `ps -L`, `top -H` and debuggers show; Linux has room for 15 bytes.
+    threads: &'static str,
+    /// Serves one request, blocking the thread. A panic in it is contained.
+    serve: Box<dyn Fn(&mut Request) -> Outcome + Send + Sync>,
+}
+
+impl Trade {
+    /// The ordinary system calls.
+    fn system_calls(backend: &'static str, threads: &'static str) -> Self {
+        Self { backend, threads, serve: Box::new(abi::serve) }
+    }
 }
 
 impl ThreadPool {
@@ -96,10 +116,10 @@ impl ThreadPool {
     /// [`NotStarted::reason`]). Threads that cannot be created later make a smaller pool, see
     /// [`degraded`](Backend::degraded).
     pub fn start(options: Options) -> Result<Self, NotStarted> {
-        Self::start_named(options, worker::THREAD_NAME)
+        Self::start_with(options, Trade::system_calls(NAME, worker::THREAD_NAME))
     }
 
-    fn start_named(options: Options, thread_name: &'static str) -> Result<Self, NotStarted> {
+    fn start_with(options: Options, trade: Trade) -> Result<Self, NotStarted> {
         let threads = options.threads.clamp(1, MOST_THREADS);
         let bound = options.queue_bound.clamp(1, Queue::<Request>::MOST_JOBS);
         let (queue, seats) = Queue::new(bound, threads);
@@ -110,7 +130,7 @@ impl ThreadPool {
             loops: Loops::default(),
             threads,
             bound,
-            thread_name,
+            trade,
             #[cfg(all(test, not(polyaio_loom), target_os = "linux"))]
             roll: tests::Roll::default(),
         });

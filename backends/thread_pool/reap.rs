@@ -7,7 +7,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::{Shared, abi, worker};
+use super::{Shared, worker};
 use crate::completion::{Errno, Outcome};
 use crate::request::Request;
 use crate::sync::{Condvar, Mutex, lock};
@@ -21,7 +21,7 @@ pub(super) fn finish(shared: &Shared, mut request: Request) {
         return;
     }
     let streaming = request.is_stream().then(|| StreamCount::new(&shared.loops));
-    let outcome = outcome_of(&mut request, abi::serve);
+    let outcome = outcome_of(&mut request, &shared.trade.serve);
     drop(streaming);
     // Before `complete`, which tells the engine that there is room: it may submit from inside.
     shared.queue.release();

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Options, ThreadPool, worker};
+use super::{Options, ThreadPool, Trade, worker};
 use crate::backend::{Backend, Batch, Capabilities, OpSet, Refusal};
 use crate::completion::Errno;
 use crate::request::OpKind;
@@ -61,7 +61,7 @@ impl StreamWorkers {
             State::Closed => return Err(Errno(libc::ECANCELED)),
         }
         let options = Options { threads: THREADS, queue_bound: self.bound };
-        match ThreadPool::start_named(options, THREAD_NAME) {
+        match ThreadPool::start_with(options, Trade::system_calls(NAME, THREAD_NAME)) {
             Ok(pool) => {
                 let pool = Arc::new(pool);
                 *state = State::Started(pool.clone());

@@ -98,7 +98,7 @@ fn start_hired(shared: &Arc<Shared>) -> io::Result<()> {
 /// Starts a thread and its loop. Holds no lock while the system, or a panic hook, is at work.
 fn start_thread(shared: &Arc<Shared>) -> io::Result<()> {
     probe::one_more_thread()?;
-    let (running, name) = (shared.loops.running(), shared.thread_name);
+    let (running, name) = (shared.loops.running(), shared.trade.threads);
     let threads = lock(&shared.staff).threads.clone();
     let grown = catch_unwind(|| match (threads, running) {
         (Some(mut threads), _) => {
@@ -136,7 +136,7 @@ fn start_thread(shared: &Arc<Shared>) -> io::Result<()> {
 fn tell(shared: &Shared) {
     let reason = lock(&shared.staff).failure().map(str::to_owned);
     if let Some(reason) = reason {
-        events::raise(|| Event::Degraded { backend: super::NAME, reason });
+        events::raise(|| Event::Degraded { backend: shared.trade.backend, reason });
     }
 }
 

@@ -7,6 +7,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use crate::completion::Errno;
+use crate::open::OpenOptions;
 
 /// What kind of thing a descriptor refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -203,6 +204,12 @@ impl Facts {
             emulated: None,
             len: 0,
         }
+    }
+
+    /// The same, with the access that a virtual file was opened for.
+    pub(crate) fn opened_with(self, options: &OpenOptions) -> Self {
+        let writable = options.writes() || options.appends();
+        Self { readable: options.reads(), writable, append: options.appends(), ..self }
     }
 
     /// Asks the operating system.

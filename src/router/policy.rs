@@ -132,7 +132,7 @@ pub enum Why {
     StreamWouldBlock,
     /// No: the backend does not offer the operation.
     NotOffered,
-    /// No: it serves only files that it opened itself.
+    /// No: the file is another backend's own, or the backend serves only its own.
     NotItsFile,
     /// No: it did not start.
     NotStarted(Arc<str>),
@@ -171,7 +171,7 @@ impl Why {
             Self::MemoryIsSynchronous => "a file in memory would be copied by the submitter",
             Self::StreamWouldBlock => "a stream would block the submitter",
             Self::NotOffered => "does not offer this operation",
-            Self::NotItsFile => "serves only files that it opened itself",
+            Self::NotItsFile => "did not open this file itself",
             Self::NotStarted(_) => "not started",
             Self::Demoted(_) => "refused this file",
             Self::SlowSubmit => "submitting to it has held the caller up: it rests for a while",

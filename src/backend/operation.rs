@@ -1,0 +1,427 @@
+//! What a [`SyncBackend`](super::SyncBackend) is given: a request with which nothing unsafe can be done.
+//!
+//! The memory of a write is shown as bytes. The memory of a read may never have been written (the bare capacity of a
+//! `Vec`), so that it is not shown as bytes at all: it is filled from its beginning, through a [`Room`] that counts. The
+//! count that a read returns is then compared with what was filled, and nobody takes for bytes what was not written.
+
+#![allow(unsafe_code)]
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
+
+use super::sync_backend::errno;
+use crate::completion::{Errno, Outcome};
+use crate::how::{Durability, Priority};
+use crate::metadata::{Advice, Metadata};
+use crate::request::{Anomaly, IoVec, OpKind, RawHandle, Request};
+
+/// One operation, for as long as it is being executed.
+#[derive(Debug)]
+pub struct Operation<'a> {
+    request: &'a mut Request,
+    filled: Filled,
+    call: fn(&mut Request) -> Outcome,
+}
+
+/// What an operation runs against.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Handle<'a> {
+    /// A file of the operating system. It stays open while the operation is executed.
+    Descriptor(BorrowedFd<'a>),
+    /// A file of the backend's own, by the number that [`SyncBackend::open`](super::SyncBackend::open) gave it.
+    Virtual(u64),
+}
+
+/// How far the memory of a read is filled.
+#[derive(Clone, Copy, Debug, Default)]
+struct Filled {
+    /// In all.
+    bytes: usize,
+    /// The range that is filled next, and how many bytes of it are filled.
+    range: usize,
+    within: usize,
+    /// So many bytes of that range, after those, are initialised.
+    initialised: usize,
+}
+
+impl<'a> Operation<'a> {
+    /// `call` makes the system call that the operation would be on a descriptor.
+    pub(crate) fn new(request: &'a mut Request, call: fn(&mut Request) -> Outcome) -> Self {
+        if request.kind().is_transfer() {
+            // SAFETY: what is handed out here borrows from the operation, which borrows the request: nobody has it any more
+            // when the request can be completed. A write's memory is shown as `&[u8]` only, and a read's count is at most
+            // what was filled (`settle`).
+            unsafe { request.start() };
+        }
+        Self { request, filled: Filled::default(), call }
+    }
+
+    /// What is asked for.
+    pub fn kind(&self) -> OpKind {
+        self.request.kind()
+    }
+
+    /// What it runs against.
+    pub fn handle(&self) -> Handle<'_> {
+        match self.request.handle() {
+            // SAFETY: the request keeps the descriptor open until it is complete, and we borrow the request.
+            RawHandle::Descriptor(fd) => Handle::Descriptor(unsafe { BorrowedFd::borrow_raw(fd) }),
+            RawHandle::Virtual(number) => Handle::Virtual(number),
+        }
+    }
+
+    /// The offset in the file in bytes; of [`OpKind::SetLen`] the new length. `None` means at the stream's or file's own
+    /// position. Of a write to a file that was opened for appending, and of one that [`appends`](Self::appends), it means
+    /// nothing.
+    pub fn position(&self) -> Option<u64> {
+        self.request.position()
+    }
+
+    /// Bytes to transfer; of other kinds, those of their range.
+    pub fn length(&self) -> u64 {
+        self.request.length()
+    }
+
+    /// Whether a write goes to the end of a file that was not opened for appending. Asked of backends that can
+    /// [`append`](super::Capabilities::appends).
+    pub fn appends(&self) -> bool {
+        self.request.appends()
+    }
+
+    /// Whether to answer `EAGAIN` instead of waiting for a device. Asked of backends that honour
+    /// [`nowait`](super::Capabilities::nowait).
+    pub fn nowait(&self) -> bool {
+        self.request.nowait()
+    }
+
+    /// What of a write has to be durable when it returns. Asked of backends that are
+    /// [`durable`](super::Capabilities::durable).
+    pub fn durability(&self) -> Durability {
+        self.request.durability()
+    }
+
+    /// The priority of a transfer. Asked of backends that have [`priorities`](super::Capabilities::priorities).
+    pub fn priority(&self) -> Option<Priority> {
+        self.request.priority()
+    }
+
+    /// The advice of [`OpKind::Advise`].
+    pub fn advice(&self) -> Option<Advice> {
+        self.request.advice()
+    }
+
+    /// Answers [`OpKind::Metadata`], before 0 is returned. Only the first answer counts.
+    pub fn answer_metadata(&self, metadata: Metadata) {
+        self.request.answer_metadata(metadata);
+    }
+
+    /// The bytes of a write, in order, as `std`'s vectored writes take them; empty for other kinds.
+    pub fn data(&self) -> &[IoSlice<'_>] {
+        if self.kind() != OpKind::Write {
+            return &[];
+        }
+        let ranges = self.request.iovecs();
+        // SAFETY: `IoVec` and, by its documentation, `IoSlice` are laid out as `struct iovec`. The ranges of a write are
+        // initialised, changed by nobody and in place until the request is complete (`IoBuf`), and we borrow the request.
+        unsafe { std::slice::from_raw_parts(ranges.as_ptr().cast(), ranges.len()) }
+    }
+
+    /// Where a read puts its bytes; full from the beginning for other kinds.
+    pub fn room(&mut self) -> Room<'_> {
+        let ranges = if self.kind() == OpKind::Read { self.request.iovecs() } else { &[] };
+        Room { ranges, filled: &mut self.filled }
+    }
+
+    /// Makes the system call that the thread pool would make, once, with the operation's own memory: what a backend does that
+    /// only wants to watch, delay, count or refuse what others serve. A read begins with the first byte of its memory, whatever
+    /// was put into it before.
+    ///
+    /// # Errors
+    /// The system call's own; `EBADF` for a virtual file.
+    pub fn system_call(&mut self) -> io::Result<u64> {
+        let count = (self.call)(self.request)?;
+        if self.kind() == OpKind::Read {
+            self.filled = Filled::default();
+            // SAFETY: the call has written so many bytes, from the beginning.
+            unsafe { self.room().step_over(count as usize) };
+        }
+        Ok(count)
+    }
+
+    /// What the request is completed with.
+    pub(super) fn settle(self, result: io::Result<u64>) -> Outcome {
+        let count = result.map_err(|error| errno(&error))?;
+        if self.kind() == OpKind::Read && count > self.filled.bytes as u64 {
+            self.request.owner().count_anomaly(Anomaly::Implausible);
+            return Err(Errno(libc::EIO));
+        }
+        Ok(count)
+    }
+}
+
+/// The memory of a read: filled from its beginning, in any number of steps.
+#[derive(Debug)]
+pub struct Room<'a> {
+    ranges: &'a [IoVec],
+    filled: &'a mut Filled,
+}
+
+impl Room<'_> {
+    /// Bytes that were put into it.
+    pub fn filled(&self) -> usize {
+        self.filled.bytes
+    }
+
+    /// Bytes that there is still room for.
+    pub fn left(&self) -> usize {
+        let after: usize = self.ranges[self.filled.range..].iter().map(|range| range.len).sum();
+        after - self.filled.within
+    }
+
+    /// Copies as many of the bytes as there is room for; returns how many.
+    pub fn append(&mut self, bytes: &[u8]) -> usize {
+        // SAFETY: the same bytes, of which nobody has to know that they are initialised.
+        let bytes: &[MaybeUninit<u8>] = unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) };
+        self.put(bytes.len(), |place, at| place.copy_from_slice(&bytes[at..][..place.len()]))
+    }
+
+    /// Puts `byte` in, `count` times or as often as there is room for; returns how often.
+    pub fn fill(&mut self, byte: u8, count: usize) -> usize {
+        self.put(count, |place, _| place.fill(MaybeUninit::new(byte)))
+    }
+
+    /// What comes next, as bytes: all that is left of the present range of memory, empty when there is no room. What was
+    /// never written is zeroed first, which costs some tens of nanoseconds for 4 KiB. [`advance`](Self::advance) tells how
+    /// much of it was used.
+    pub fn spare(&mut self) -> &mut [u8] {
+        let known = self.filled.initialised;
+        // SAFETY: bytes are initialised here, and none the other way round.
+        let spare = unsafe { self.spare_uninit() };
+        let (base, len) = (spare.as_mut_ptr().cast::<u8>(), spare.len());
+        spare[known..].fill(MaybeUninit::new(0));
+        self.filled.initialised = len;
+        // SAFETY: all of it is initialised, the memory is the read's until it is complete, and we are borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(base, len) }
+    }
+
+    /// Notes that the first `count` bytes of [`spare`](Self::spare) are part of the result.
+    ///
+    /// # Panics
+    /// Panics if `count` is larger than what `spare` has last returned.
+    pub fn advance(&mut self, count: usize) {
+        assert!(count <= self.filled.initialised, "{count} bytes of {}", self.filled.initialised);
+        // SAFETY: so many are initialised.
+        unsafe { self.step_over(count) }
+    }
+
+    /// Reads from `reader`, once, into the present range of memory; returns how many bytes came. 0 also where there is no room.
+    ///
+    /// # Errors
+    /// The reader's.
+    pub fn read_from(&mut self, reader: &mut (impl io::Read + ?Sized)) -> io::Result<usize> {
+        let spare = self.spare();
+        if spare.is_empty() {
+            return Ok(0);
+        }
+        let count = reader.read(spare)?;
+        self.advance(count);
+        Ok(count)
+    }
+
+    /// What was filled, in order, to be changed in place: decoded, say.
+    pub fn filled_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        let Filled { range, within, .. } = *self.filled;
+        let length =
+            move |(index, whole): (usize, &IoVec)| (whole.base, if index < range { whole.len } else { within });
+        let parts = self.ranges.iter().enumerate().take(range + 1).map(length).filter(|(_, len)| *len > 0);
+        // SAFETY: these bytes were filled, which initialises them; the ranges overlap nowhere (`IoVecBufMut`), and we are
+        // borrowed mutably as long as the slices live.
+        parts.map(|(base, len)| unsafe { std::slice::from_raw_parts_mut(base, len) })
+    }
+
+    /// As [`spare`](Self::spare), for system calls that are told where to write: nothing is zeroed.
+    ///
+    /// # Safety
+    /// Bytes are written to it, and nothing else: what is initialised stays so.
+    pub unsafe fn spare_uninit(&mut self) -> &mut [MaybeUninit<u8>] {
+        let Some(range) = self.ranges.get(self.filled.range) else { return &mut [] };
+        let within = self.filled.within;
+        // SAFETY: `within` is less than the length of the range, which may be written until the read is complete.
+        unsafe { std::slice::from_raw_parts_mut(range.base.add(within).cast(), range.len - within) }
+    }
+
+    /// Notes that `count` more bytes are filled.
+    ///
+    /// # Safety
+    /// They were written, in order: the first `count` bytes of [`spare_uninit`](Self::spare_uninit).
+    ///
+    /// # Panics
+    /// Panics if there is no room for so many.
+    pub unsafe fn assume_filled(&mut self, count: usize) {
+        // SAFETY: forwarded to the caller.
+        unsafe { self.step_over(count) }
+    }
+
+    /// Fills up to `count` bytes, range by range; `write` initialises all that it is given, and is told how many bytes
+    /// were filled before.
+    fn put(&mut self, count: usize, mut write: impl FnMut(&mut [MaybeUninit<u8>], usize)) -> usize {
+        let mut done = 0;
+        while done < count {
+            // SAFETY: `write` initialises.
+            let spare = unsafe { self.spare_uninit() };
+            let step = spare.len().min(count - done);
+            if step == 0 {
+                break;
+            }
+            write(&mut spare[..step], done);
+            // SAFETY: written just now.
+            unsafe { self.step_over(step) };
+            done += step;
+        }
+        done
+    }
+
+    /// # Safety
+    /// The next `count` bytes, through all ranges, were written.
+    unsafe fn step_over(&mut self, count: usize) {
+        let mut left = count;
+        while left > 0 {
+            let range = self.ranges.get(self.filled.range).expect("no more bytes than there is room for");
+            let step = left.min(range.len - self.filled.within);
+            self.filled.within += step;
+            self.filled.initialised = self.filled.initialised.saturating_sub(step);
+            self.filled.bytes += step;
+            left -= step;
+            if self.filled.within == range.len {
+                (self.filled.range, self.filled.within, self.filled.initialised) = (self.filled.range + 1, 0, 0);
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(polyaio_loom)))]
+mod tests {
+    use super::*;
+    use crate::testing::Bench;
+
+    /// A read of 24 bytes into ranges of 4, 8 and 12 bytes, of which those that come later lie first in the buffer.
+    fn with_room(f: impl FnOnce(&mut Operation<'_>) -> io::Result<u64>) -> (Outcome, Vec<u8>) {
+        let bench = Bench::new();
+        let (mut request, end) = bench.request(OpKind::Read, -1, Some(0), vec![0xee; 24]);
+        let memory = &mut request.body_mut().memory;
+        let base = memory.iovecs[0].base;
+        memory.clear();
+        for (at, len) in [(20, 4), (12, 8), (0, 12)] {
+            // SAFETY: the range lies in the buffer.
+            memory.push(IoVec { base: unsafe { base.add(at) }, len });
+        }
+        let mut operation = Operation::new(&mut request, |_| Err(Errno(libc::EBADF)));
+        let result = f(&mut operation);
+        let outcome = operation.settle(result);
+        request.complete(outcome);
+        let (outcome, back) = end.finish(|| unreachable!("it is complete"));
+        (outcome, [&back[20..], &back[12..20], &back[..12]].concat())
+    }
+
+    #[test]
+    fn a_room_is_filled_range_by_range() {
+        let (outcome, back) = with_room(|operation| {
+            let mut room = operation.room();
+            assert_eq!((room.left(), room.append(b"abc"), room.left()), (24, 3, 21));
+            assert_eq!(room.fill(b'.', 3), 3);
+            assert_eq!(room.append(&[b'x'; 100]), 18);
+            assert_eq!((room.left(), room.filled(), room.append(b"y"), room.fill(0, 1)), (0, 24, 0, 0));
+            assert!(room.spare().is_empty() && room.read_from(&mut &b"more"[..]).is_ok_and(|n| n == 0));
+            assert_eq!(room.filled_mut().map(|part| part.len()).collect::<Vec<_>>(), [4, 8, 12]);
+            Ok(24)
+        });
+        assert_eq!((outcome, &back[..]), (Ok(24), &b"abc...xxxxxxxxxxxxxxxxxx"[..]));
+    }
+
+    /// What was written into the spare bytes stays there until they are advanced over, and is zeroed once only.
+    #[test]
+    fn spare_bytes_are_initialised_once() {
+        let (outcome, back) = with_room(|operation| {
+            let mut room = operation.room();
+            room.append(b"abcde");
+            let spare = room.spare();
+            assert_eq!(spare, [0; 7], "the rest of the second range");
+            spare[3] = b'!';
+            room.advance(2);
+            assert_eq!(room.spare(), [0, b'!', 0, 0, 0]);
+            // A room is only a view.
+            assert_eq!(operation.room().spare(), [0, b'!', 0, 0, 0]);
+            operation.room().advance(5);
+            assert_eq!((operation.room().filled(), operation.room().spare().len()), (12, 12));
+            assert_eq!(operation.room().filled_mut().map(|part| part.len()).collect::<Vec<_>>(), [4, 8]);
+            Ok(12)
+        });
+        assert_eq!((outcome, &back[..12]), (Ok(12), &b"abcde\0\0\0!\0\0\0"[..]));
+        assert_eq!(back[12..], [0; 12], "zeroed, though not part of the result");
+    }
+
+    #[test]
+    fn reading_ends_at_the_end_of_a_range() {
+        let (outcome, back) = with_room(|operation| {
+            let mut source = &b"0123456789abcdefghijklmnopqrstuvwxyz"[..];
+            let mut room = operation.room();
+            let counts: Vec<_> = (0..4).map(|_| room.read_from(&mut source).expect("in memory")).collect();
+            assert_eq!(counts, [4, 8, 12, 0]);
+            Ok(room.filled() as u64)
+        });
+        assert_eq!((outcome, &back[..]), (Ok(24), &b"0123456789abcdefghijklmn"[..]));
+    }
+
+    #[test]
+    fn bytes_that_are_told_of() {
+        let (outcome, back) = with_room(|operation| {
+            let mut room = operation.room();
+            // SAFETY: written, and only then told of.
+            unsafe {
+                room.spare_uninit()[..2].fill(MaybeUninit::new(b'h'));
+                room.assume_filled(2);
+            }
+            Ok(2)
+        });
+        assert_eq!((outcome, &back[..2]), (Ok(2), &b"hh"[..]));
+    }
+
+    #[test]
+    fn a_count_of_more_than_was_filled_is_no_count() {
+        let (outcome, _) = with_room(|operation| Ok(operation.room().append(b"four") as u64 + 1));
+        assert_eq!(outcome, Err(Errno(libc::EIO)));
+        let (outcome, _) = with_room(|operation| Ok(operation.room().append(b"four") as u64 - 1));
+        assert_eq!(outcome, Ok(3));
+    }
+
+    #[test]
+    #[should_panic(expected = "9 bytes of 8")]
+    fn advancing_over_what_was_never_given() {
+        let bench = Bench::new();
+        let (mut request, _end) = bench.request(OpKind::Read, -1, Some(0), vec![0; 8]);
+        let mut operation = Operation::new(&mut request, |_| Err(Errno(libc::EBADF)));
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            operation.room().spare().fill(1);
+            operation.room().advance(9);
+        }));
+        // Started, so that it must not be dropped.
+        request.complete(Err(Errno(libc::EIO)));
+        if let Err(panic) = result {
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_shown_and_nothing_else() {
+        let bench = Bench::new();
+        let (mut request, end) = bench.request(OpKind::Write, -1, Some(3), b"bytes".to_vec());
+        let mut operation = Operation::new(&mut request, |_| Err(Errno(libc::EBADF)));
+        assert_eq!((operation.data().len(), &operation.data()[0][..]), (1, &b"bytes"[..]));
+        assert_eq!((operation.room().left(), operation.room().append(b"other"), operation.length()), (0, 0, 5));
+        let outcome = operation.settle(Ok(5));
+        request.complete(outcome);
+        assert_eq!(end.finish(|| unreachable!("it is complete")), (Ok(5), b"bytes".to_vec()));
+    }
+}
