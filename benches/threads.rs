@@ -14,8 +14,7 @@
 use std::error::Error;
 use std::fs::File as StdFile;
 use std::future::poll_fn;
-use std::io::{Seek as _, SeekFrom, Write as _};
-use std::mem::MaybeUninit;
+use std::io::{Seek as _, SeekFrom};
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -26,10 +25,11 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use polyaio::{AlignedBuf, BufResult, Engine, File, ops};
+use raw::{BLOCK, Blocks, Iocb, RawContext, cpu_time, file_to_read, median};
 
-const BLOCK: usize = 4096;
-/// Bytes of the file, where the bench makes it.
-const FILE: usize = 256 << 20;
+#[path = "raw/mod.rs"]
+mod raw;
+
 /// Reads that one thread has in flight at the most.
 const DEPTH_MAX: usize = 32;
 const ROUNDS: usize = 15;
@@ -59,33 +59,6 @@ impl Sum {
         let rate = work.iter().map(|work| work.requests as f64 / work.wall.as_secs_f64()).sum();
         let cpu: f64 = work.iter().map(|work| work.cpu.as_secs_f64()).sum();
         Self { rate, cpu: cpu / requests as f64 }
-    }
-}
-
-/// CPU time of this thread.
-fn cpu_time() -> Duration {
-    let mut time = MaybeUninit::<libc::timespec>::zeroed();
-    // SAFETY: the call fills the structure.
-    let time = unsafe {
-        assert_eq!(libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, time.as_mut_ptr()), 0);
-        time.assume_init()
-    };
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
-/// Random blocks of the file; a sequence of its own for each seed.
-struct Blocks {
-    state: u64,
-    count: u64,
-}
-
-impl Blocks {
-    fn next_offset(&mut self) -> u64 {
-        // xorshift64.
-        self.state ^= self.state << 13;
-        self.state ^= self.state >> 7;
-        self.state ^= self.state << 17;
-        (self.state % self.count) * BLOCK as u64
     }
 }
 
@@ -159,44 +132,6 @@ fn by_engine(engine: &Engine, file: &File, blocks: &mut Blocks, depth: usize, re
 }
 
 // ----- by hand --------------------------------------------------------------------------------------------------------
-
-/// `struct iocb` of `linux/aio_abi.h`, on a little-endian machine.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct Iocb {
-    data: u64,
-    key: u32,
-    rw_flags: u32,
-    opcode: u16,
-    reqprio: i16,
-    fildes: u32,
-    buf: u64,
-    nbytes: u64,
-    offset: i64,
-    reserved: u64,
-    flags: u32,
-    resfd: u32,
-}
-
-/// A context of kernel AIO.
-struct RawContext(libc::c_ulong);
-
-impl RawContext {
-    fn new(depth: usize) -> Self {
-        let mut context: libc::c_ulong = 0;
-        // SAFETY: the kernel writes one context through the pointer.
-        let answer = unsafe { libc::syscall(libc::SYS_io_setup, depth, &raw mut context) };
-        assert_eq!(answer, 0, "io_setup: {}", std::io::Error::last_os_error());
-        Self(context)
-    }
-}
-
-impl Drop for RawContext {
-    fn drop(&mut self) {
-        // SAFETY: it is ours, and nobody uses it any more.
-        unsafe { libc::syscall(libc::SYS_io_destroy, self.0) };
-    }
-}
 
 /// The same reads by `io_submit` and `io_getevents`.
 fn by_hand(context: &RawContext, fd: RawFd, blocks: &mut Blocks, depth: usize, requests: usize) {
@@ -293,8 +228,7 @@ impl Bed {
         let seed = self.seed.fetch_add(threads, Ordering::Relaxed);
         let barrier = &Barrier::new(threads);
         let run = move |number: usize| {
-            let state = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul((seed + number) as u64);
-            let mut blocks = Blocks { state, count: self.blocks };
+            let mut blocks = Blocks::new(seed + number, self.blocks);
             barrier.wait();
             let (cpu, start) = (cpu_time(), Instant::now());
             let (engine, file) = &self.engines[if way == Way::Each { number } else { 0 }];
@@ -350,35 +284,11 @@ impl Bed {
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-/// A file without a name, and the path that it can be opened by as long as it is open.
-fn make_file() -> std::io::Result<(StdFile, PathBuf)> {
-    let dir = std::env::var_os("POLYAIO_BENCH_DIR").unwrap_or(env!("CARGO_TARGET_TMPDIR").into());
-    let mut file = StdFile::options().read(true).write(true).custom_flags(libc::O_TMPFILE).open(dir)?;
-    let chunk: Vec<u8> = (0..1 << 20).map(|i: u32| (i / BLOCK as u32) as u8).collect();
-    for _ in 0..FILE / chunk.len() {
-        file.write_all(&chunk)?;
-    }
-    file.sync_all()?;
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd()).into();
-    Ok((file, path))
-}
-
 fn main() -> Result<(), Box<dyn Error>> {
-    let (_made, path) = match std::env::var_os("POLYAIO_BENCH_FILE") {
-        Some(path) => (None, PathBuf::from(path)),
-        None => make_file().map(|(file, path)| (Some(file), path))?,
-    };
+    let (_open, path) = file_to_read()?;
     let bed = Bed::new(&path)?;
     println!("{}: {}", bed.path.display(), bed.engines[0].1.route());
-    println!(
-        "{:>7} {:>6} {:<20} {:>9} {:>9} {:>9} {:>9}",
-        "threads", "depth", "", "k/s", "CPU us", "x rate", "x CPU"
-    );
+    println!("{:>7} {:>6} {:<20} {:>9} {:>9} {:>9} {:>9}", "threads", "depth", "", "k/s", "CPU us", "x rate", "x CPU");
     if let Some(way) = std::env::var_os("POLYAIO_BENCH_WAY") {
         return bed.only(&way.to_string_lossy());
     }
