@@ -70,6 +70,8 @@ struct Bed {
 }
 
 type Event = [u64; 4];
+/// Seconds, and seconds of CPU time, per request, of each way.
+type Round = [(f64, f64); WAYS.len()];
 
 impl Bed {
     fn new(file: File, blocks: u64) -> Self {
@@ -211,14 +213,14 @@ impl Bed {
     fn measure(&self, depth: usize, requests: usize) {
         let mut rounds = Vec::new();
         for number in 0..ROUNDS {
-            let mut round = [(0.0, 0.0); WAYS.len()];
+            let mut round: Round = [(0.0, 0.0); WAYS.len()];
             for at in (0..WAYS.len()).map(|at| (at + number) % WAYS.len()) {
                 round[at] = self.round(WAYS[at], depth, requests, depth * 1000 + number * WAYS.len() + at + 1);
             }
             rounds.push(round);
         }
         for (at, way) in WAYS.iter().enumerate() {
-            let of = |what: &dyn Fn(&[(f64, f64); WAYS.len()]) -> f64| median(rounds.iter().map(what).collect());
+            let of = |what: &dyn Fn(&Round) -> f64| median(rounds.iter().map(what).collect());
             println!(
                 "{depth:>6} {:<22} {:>9.2} {:>9.2} {:>9.3} {:>9.3}",
                 way.name,

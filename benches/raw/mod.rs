@@ -11,12 +11,12 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub const BLOCK: usize = 4096;
+pub(crate) const BLOCK: usize = 4096;
 /// Bytes of the file, where a bench makes it.
 const FILE: usize = 256 << 20;
 
 /// CPU time of this thread.
-pub fn cpu_time() -> Duration {
+pub(crate) fn cpu_time() -> Duration {
     let mut time = MaybeUninit::<libc::timespec>::zeroed();
     // SAFETY: the call fills the structure.
     let time = unsafe {
@@ -27,18 +27,18 @@ pub fn cpu_time() -> Duration {
 }
 
 /// Random blocks of the file; a sequence of its own for each seed.
-pub struct Blocks {
+pub(crate) struct Blocks {
     state: u64,
     count: u64,
 }
 
 impl Blocks {
     /// Of a file of `count` blocks.
-    pub fn new(seed: usize, count: u64) -> Self {
+    pub(crate) fn new(seed: usize, count: u64) -> Self {
         Self { state: 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed as u64), count }
     }
 
-    pub fn next_offset(&mut self) -> u64 {
+    pub(crate) fn next_offset(&mut self) -> u64 {
         // xorshift64.
         self.state ^= self.state << 13;
         self.state ^= self.state >> 7;
@@ -50,26 +50,26 @@ impl Blocks {
 /// `struct iocb` of `linux/aio_abi.h`, on a little-endian machine.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
-pub struct Iocb {
-    pub data: u64,
-    pub key: u32,
-    pub rw_flags: u32,
-    pub opcode: u16,
-    pub reqprio: i16,
-    pub fildes: u32,
-    pub buf: u64,
-    pub nbytes: u64,
-    pub offset: i64,
-    pub reserved: u64,
-    pub flags: u32,
-    pub resfd: u32,
+pub(crate) struct Iocb {
+    pub(crate) data: u64,
+    pub(crate) key: u32,
+    pub(crate) rw_flags: u32,
+    pub(crate) opcode: u16,
+    pub(crate) reqprio: i16,
+    pub(crate) fildes: u32,
+    pub(crate) buf: u64,
+    pub(crate) nbytes: u64,
+    pub(crate) offset: i64,
+    pub(crate) reserved: u64,
+    pub(crate) flags: u32,
+    pub(crate) resfd: u32,
 }
 
 /// A context of kernel AIO.
-pub struct RawContext(pub libc::c_ulong);
+pub(crate) struct RawContext(pub(crate) libc::c_ulong);
 
 impl RawContext {
-    pub fn new(depth: usize) -> Self {
+    pub(crate) fn new(depth: usize) -> Self {
         let mut context: libc::c_ulong = 0;
         // SAFETY: the kernel writes one context through the pointer.
         let answer = unsafe { libc::syscall(libc::SYS_io_setup, depth, &raw mut context) };
@@ -85,13 +85,13 @@ impl Drop for RawContext {
     }
 }
 
-pub fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
 /// What is read, and the file that has to stay open meanwhile.
-pub fn file_to_read() -> std::io::Result<(Option<File>, PathBuf)> {
+pub(crate) fn file_to_read() -> std::io::Result<(Option<File>, PathBuf)> {
     match std::env::var_os("POLYAIO_BENCH_FILE") {
         Some(path) => Ok((None, PathBuf::from(path))),
         None => make_file().map(|(file, path)| (Some(file), path)),
