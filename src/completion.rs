@@ -69,6 +69,10 @@ const PARKED: u64 = 1 << 5;
 const BEGUN: u64 = 1 << 6;
 /// The request was cancelled before it began, and will not begin.
 const CANCELLED: u64 = 1 << 7;
+/// A part is transferred, and the rest is going to be: too late to say that nothing has happened.
+const PARTLY: u64 = 1 << 8;
+/// A backend is asked to stop the request, or was.
+const ASKED: u64 = 1 << 9;
 
 const GENERATION_SHIFT: u32 = 32;
 
@@ -176,6 +180,16 @@ impl Completion {
         }
     }
 
+    /// Notes that a part is transferred, before the rest is submitted.
+    pub(crate) fn begin_rest(&self) {
+        self.state.fetch_or(PARTLY, Ordering::AcqRel);
+    }
+
+    /// Whether a backend was asked to stop the request since this was asked last.
+    pub(crate) fn take_asked(&self) -> bool {
+        self.state.fetch_and(!ASKED, Ordering::AcqRel) & ASKED != 0
+    }
+
     /// Publishes the result and leaves. The caller wakes the waker, outside every lock.
     ///
     /// The waker is taken out *before* `DONE` is set, so that one atomic step both publishes and leaves: after it the
@@ -269,6 +283,17 @@ impl Completion {
                 Err(now) => state = now,
             }
         }
+    }
+
+    /// Notes that a backend is going to be asked to stop the request; `false` where a part of it is transferred, so that it
+    /// is not to be asked.
+    pub(crate) fn ask(&self) -> bool {
+        self.state.fetch_or(ASKED, Ordering::AcqRel) & PARTLY == 0
+    }
+
+    /// Whether a part is transferred: what a backend has stopped since then is only the rest.
+    pub(crate) fn is_partly_done(&self) -> bool {
+        self.state.load(Ordering::Acquire) & PARTLY != 0
     }
 
     /// The future side leaves, having collected the result or not.

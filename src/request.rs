@@ -674,6 +674,14 @@ impl Request {
         body.done += n;
         body.position = body.position.map(|p| p + n);
         body.memory.advance(n);
+        if n > 0 {
+            self.slot().completion.begin_rest();
+        }
+    }
+
+    /// Whether somebody has wished it cancelled, since this was asked last, of a backend that may have stopped it.
+    pub(crate) fn take_asked(&self) -> bool {
+        self.slot().completion.take_asked()
     }
 
     pub(crate) fn body(&self) -> &Body {

@@ -69,6 +69,10 @@ impl OpenFile {
             self.counters_of(request).short.add(1);
         }
         let at_end = !request.is_misaligned() && self.is_direct_tail(kind, n);
+        if short && !goes_on && !at_end && self.stopped_half_way(request, n) {
+            request.advance(n);
+            return self.go_on(request, class, Reason::WouldBlock, Memory::Forget, Errno(libc::EAGAIN));
+        }
         if short && goes_on && !at_end {
             request.advance(n);
             let misaligned = self.is_misaligned(kind, request.place(), request.memory_left());
@@ -86,6 +90,15 @@ impl OpenFile {
         self.facts.kind == FileKind::Regular && request.position().is_some_and(|position| position < len)
     }
 
+    /// A NOWAIT transfer of `n` bytes has met something that it would have had to wait for. Without the flag it would have
+    /// gone on; and what nobody has asked for must not be seen in the result.
+    fn stopped_half_way(&self, request: &Request, n: u64) -> bool {
+        let expected = !request.nowait() || request.how().nowait || self.core.settings.strict || n >= request.length();
+        let Some(position) = request.position().filter(|_| !expected) else { return false };
+        let len = || self.descriptor().and_then(facts::current_len).unwrap_or(0);
+        self.facts.kind == FileKind::Regular && (request.kind() == OpKind::Write || position + n < len())
+    }
+
     /// A direct read that ends within a block has met the end of the file. Asking for the rest would be misaligned.
     pub(super) fn is_direct_tail(&self, kind: OpKind, n: u64) -> bool {
         let block = self.facts.alignment.map_or(1, |alignment| alignment.offset as u64);
@@ -95,6 +108,10 @@ impl OpenFile {
     pub(super) fn failed(&self, request: &mut Request, class: Class, errno: Errno) -> Option<Outcome> {
         let trail = request.body().trail;
         if errno.0 == libc::EINTR {
+            return None;
+        }
+        if errno.0 == libc::ECANCELED && request.body().done > 0 && request.take_asked() {
+            // "Cancelled" would mean that nothing has happened: whoever has asked is told that it is running.
             return None;
         }
         let mapped = self.extent.reach(request.kind(), request.position(), request.length()).mapped;

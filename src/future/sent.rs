@@ -137,7 +137,12 @@ impl Sent {
         }
         match slot.completion.revoke() {
             Revoked::Done => CancelOutcome::Done,
-            Revoked::Begun => file.core.cancel_begun(slot.id()),
+            Revoked::Begun if !slot.completion.ask() => CancelOutcome::Running,
+            Revoked::Begun => match file.core.cancel_begun(slot.id()) {
+                // It was the rest that was stopped, and it goes on (`OpenFile::failed`): a part has happened.
+                CancelOutcome::Cancelled if slot.completion.is_partly_done() => CancelOutcome::Running,
+                outcome => outcome,
+            },
             Revoked::InTime => {
                 file.withdraw(slot.id());
                 CancelOutcome::Cancelled

@@ -133,3 +133,53 @@ fn in_the_queue_before_the_backend() {
     finish(&bench, reads, |i| i >= 4);
     assert_eq!((held.log().len(), census.live()), (4, 0));
 }
+
+/// "Cancelled" means that nothing has happened: of what is transferred in steps that is true of the first one only.
+#[test]
+fn in_the_middle_of_steps() {
+    let _watchdog = Watchdog::new("faults: cancelled in_the_middle_of_steps");
+    for how in [Cancelling::AtOnce, Cancelling::Late] {
+        let mut capabilities = transfers(64);
+        (capabilities.cancel, capabilities.vectored) = (true, false);
+        let held = Held::new(capabilities);
+        let bench = Bench::on(prefer(held.clone(), HELD), 4, false);
+        held.cancelling(how);
+        let lists = || [vec![0; BLOCK], vec![0; BLOCK], vec![0; BLOCK]];
+        let mut once = Begun::new(bench.file.read_vectored_at(lists(), 0));
+        let mut whole = Begun::new(bench.file.read_exact_vectored_at(lists(), 0));
+        assert!(once.again() && whole.again());
+        // The first steps of both are over, and the second ones wait.
+        assert!(held.release() && held.release());
+        assert_eq!((held.held(), held.log().len()), (2, 4));
+        for outcome in [once.with_running(Op::cancel), whole.with_running(Op::cancel)] {
+            assert_eq!(outcome, Some(CancelOutcome::Running), "{how:?}");
+        }
+        held.open();
+        assert_eq!(held.end_cancelled(), 0, "{how:?}: it was not asked");
+        let (BufResult(n, back), BufResult(done, whole)) = bench.engine.block_on(async { (once.await, whole.await) });
+        assert_eq!(n.expect("readable"), 3 * BLOCK, "{how:?}");
+        done.expect("readable");
+        assert_eq!(
+            (back.concat(), whole.concat()),
+            (bench.data[..3 * BLOCK].to_vec(), bench.data[..3 * BLOCK].to_vec())
+        );
+    }
+}
+
+/// The same where the backend has seen the wish before the first step was over, and stops the second one for it.
+#[test]
+fn between_two_steps() {
+    let _watchdog = Watchdog::new("faults: cancelled between_two_steps");
+    let mut capabilities = transfers(64);
+    (capabilities.cancel, capabilities.vectored) = (true, false);
+    let held = Held::new(capabilities);
+    let bench = Bench::on(prefer(held.clone(), HELD), 4, false);
+    held.cancelling(Cancelling::Rest);
+    let mut read = Begun::new(bench.file.read_exact_vectored_at([vec![0; BLOCK], vec![0; BLOCK]], 0));
+    assert!(read.again());
+    assert_eq!(read.with_running(Op::cancel), Some(CancelOutcome::Running), "a part of it has happened");
+    held.open();
+    let BufResult(done, back) = bench.engine.block_on(read);
+    done.expect("what was stopped goes on");
+    assert_eq!(back.concat(), bench.data[..2 * BLOCK]);
+}

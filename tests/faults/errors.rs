@@ -377,6 +377,31 @@ fn an_early_end_is_not_believed() {
     assert_eq!(bench.engine.stats().fallback(Reason::EarlyEnd), 4);
 }
 
+/// What a NOWAIT transfer would have waited for is waited for: short counts in the middle of a file are nobody's wish.
+#[test]
+fn what_stops_half_way_goes_on() {
+    let _watchdog = Watchdog::new("faults: what_stops_half_way_goes_on");
+    require!(direct_io(Scratch::new().dir()));
+    let half = BLOCK as u64;
+    let (scripted, bench) = nowait_bench(move |_, _| Answer::Short(half));
+    let (size, end) = (2 * BLOCK, bench.data.len());
+    let BufResult(n, back) = bench.file.read_at(polyaio::AlignedBuf::zeroed(size, BLOCK), 0).wait();
+    assert_eq!(n.expect("readable"), size);
+    assert_eq!(back[..], bench.data[..size]);
+    let new = pattern(size, 9);
+    let write = bench.file.write_at(polyaio::AlignedBuf::copy_from(&new, BLOCK), 0);
+    assert_eq!(write.wait().0.expect("room"), size);
+    assert_file(&bench.path, &[&new, &bench.data[size..]].concat());
+    assert_eq!((scripted.log().len(), bench.served(POOL)), (2, 2), "each was begun by one and ended by the other");
+    assert_eq!(bench.engine.stats().fallback(Reason::WouldBlock), 2);
+    // The end of the file is an end, and whoever does not want to wait is told how far it went.
+    let tail = bench.file.read_at(polyaio::AlignedBuf::zeroed(size, BLOCK), (end - BLOCK) as u64);
+    assert_eq!(tail.wait().0.expect("readable"), BLOCK);
+    let told = bench.file.read_at(polyaio::AlignedBuf::zeroed(size, BLOCK), 0).nowait();
+    assert_eq!(told.wait().0.expect("readable"), BLOCK);
+    assert_eq!(bench.engine.stats().fallback(Reason::WouldBlock), 2);
+}
+
 /// What a strict engine's refusal says, and the number that it keeps.
 #[track_caller]
 fn strict<T: std::fmt::Debug>(result: std::io::Result<T>) -> (String, Option<i32>) {

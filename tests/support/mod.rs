@@ -28,7 +28,7 @@ pub(crate) use machine::{
     NOBODY, backends, built_with_kernel_aio, direct_io, disk_file_system, is_root, kernel_aio, long_tests, posix_aio,
     root, strace, tool,
 };
-pub(crate) use mounts::{Mount, overlayfs, ramfs, tmpfs};
+pub(crate) use mounts::{Mount, hide_proc, overlayfs, ramfs, tmpfs};
 pub(crate) use pattern::{assert_file, assert_same_files, first_difference, pattern, sha256_hex, write_pattern};
 pub(crate) use process::{Finished, Watched, example, feed, handles_signal, quiet};
 pub(crate) use scratch::Scratch;

@@ -20,8 +20,14 @@ impl Mount {
     /// Mounts `source` on `target`, which it creates.
     pub(crate) fn new(source: &CStr, target: &Path, kind: &str, options: &str) -> Result<Self, String> {
         root()?;
-        enter_namespace().map_err(|error| format!("no mount namespace of our own: {error}"))?;
         std::fs::create_dir(target).map_err(|error| format!("{}: {error}", target.display()))?;
+        Self::over(source, target, kind, options)
+    }
+
+    /// The same, over a directory that is there.
+    fn over(source: &CStr, target: &Path, kind: &str, options: &str) -> Result<Self, String> {
+        root()?;
+        enter_namespace().map_err(|error| format!("no mount namespace of our own: {error}"))?;
         let c_target = CString::new(target.as_os_str().as_bytes()).expect("a path without NUL");
         let c_kind = CString::new(kind).expect("a name without NUL");
         let c_options = CString::new(options).expect("options without NUL");
@@ -54,6 +60,11 @@ impl Drop for Mount {
 
 pub(crate) fn tmpfs(target: &Path, options: &str) -> Result<Mount, String> {
     Mount::new(c"tmpfs", target, "tmpfs", options)
+}
+
+/// Covers `/proc`, for this thread and those that it starts.
+pub(crate) fn hide_proc() -> Result<Mount, String> {
+    Mount::over(c"tmpfs", Path::new("/proc"), "tmpfs", "")
 }
 
 /// The file system that refuses `O_DIRECT`; tmpfs accepts it since 6.6.

@@ -186,6 +186,8 @@ pub(crate) enum Cancelling {
     Late,
     /// It had just ended by itself.
     Done,
+    /// It had just ended by itself, and what the engine sends of the same request thereupon is ended from within the call.
+    Rest,
 }
 
 /// The name of [`Held`].
@@ -293,7 +295,7 @@ impl Backend for Held {
         let (how, request) = {
             let mut state = lock(&self.state);
             let at = state.requests.iter().position(|request| request.id() == id);
-            let takes = matches!(state.cancelling, Cancelling::AtOnce | Cancelling::Late | Cancelling::Done);
+            let takes = !matches!(state.cancelling, Cancelling::Unknown | Cancelling::Running);
             let request = at.filter(|_| takes).and_then(|at| state.requests.remove(at));
             (state.cancelling, request)
         };
@@ -305,6 +307,15 @@ impl Backend for Held {
             }
             (Cancelling::Late, Some(request)) => {
                 lock(&self.state).cancelled.push(request);
+                CancelOutcome::Cancelled
+            }
+            (Cancelling::Rest, Some(request)) => {
+                serve(request);
+                let mut state = lock(&self.state);
+                let at = state.requests.iter().position(|request| request.id() == id);
+                let rest = at.and_then(|at| state.requests.remove(at));
+                drop(state);
+                rest.expect("there is a rest").complete(Err(Errno(libc::ECANCELED)));
                 CancelOutcome::Cancelled
             }
             (Cancelling::Done, Some(request)) => {

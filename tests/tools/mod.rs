@@ -9,6 +9,8 @@ mod backends;
 mod counted;
 /// Numbers that look random and are the same on every run.
 mod numbers;
+/// Freed memory that is watched.
+mod quarantine;
 /// Running the test binary once more, for what ends or forks a process.
 mod respawn;
 /// Futures without a runtime: polled once, joined, parked for.
@@ -19,6 +21,7 @@ mod watchdog;
 pub(crate) use backends::{Answer, Cancelling, Gate, HELD, Held, SCRIPTED, Scripted, Seen, lock, serve, transfers};
 pub(crate) use counted::{Census, CountedBuf};
 pub(crate) use numbers::Numbers;
+pub(crate) use quarantine::Quarantine;
 pub(crate) use respawn::{Respawn, errno, exit_now, own_threads, respawn, respawn_by, respawn_prepared, stays_asleep};
 pub(crate) use tasks::{Begun, Flag, Oneshot, PanickingWaker, join, park_on, poll_once, spawn_park};
 pub(crate) use watchdog::{Watchdog, eventually, one_of_many};

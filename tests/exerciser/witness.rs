@@ -1,0 +1,39 @@
+//! Somebody else who looks at the file: by plain system calls, on a descriptor of its own.
+
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use polyaio::AlignedBuf;
+
+pub(crate) struct Witness(File);
+
+const BLOCK: u64 = 4096;
+
+impl Witness {
+    /// `direct`: past the page cache, as the file that it looks at. Otherwise the two were not coherent while requests are
+    /// in flight.
+    pub(crate) fn new(path: &Path, direct: bool) -> Result<Self, String> {
+        let flags = if direct { libc::O_DIRECT } else { 0 };
+        let file = File::options().read(true).custom_flags(flags).open(path);
+        file.map(Self).map_err(|error| format!("{}: {error}", path.display()))
+    }
+
+    /// What is in the range, as far as the file reaches.
+    pub(crate) fn read(&self, range: &Range<u64>) -> Vec<u8> {
+        let from = range.start - range.start % BLOCK;
+        let mut buffer = AlignedBuf::zeroed((range.end.next_multiple_of(BLOCK) - from) as usize, BLOCK as usize);
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let n = self.0.read_at(&mut buffer[filled..], from + filled as u64).expect("a file can be read");
+            filled += n;
+            // The end of the file lies within a block; a read that goes on there would be misaligned.
+            if n == 0 || filled % BLOCK as usize != 0 {
+                break;
+            }
+        }
+        let begin = ((range.start - from) as usize).min(filled);
+        buffer[begin..filled.min((range.end - from) as usize).max(begin)].to_vec()
+    }
+}
