@@ -14,6 +14,8 @@ mod bed;
 
 /// Operations that are submitted together.
 mod batches;
+/// Readers beside writers.
+mod beside;
 /// `cancel`: three answers, one result.
 mod cancel;
 /// `close`, and what was under way.
@@ -42,8 +44,12 @@ mod limits;
 mod misaligned;
 /// The order that requests keep.
 mod order;
+/// Other processes, and the end of one's own.
+mod processes;
 /// Waiting for a stream without taking anything.
 mod ready;
+/// Lengths beyond 32 bits, and much data.
+mod sizes;
 /// Streams that know no non-blocking transfer: what workers do, and what is left when nobody waits for them any more.
 mod steps;
 /// Pipes, sockets, terminals and the like.
@@ -146,6 +152,22 @@ suite! {
         partly_cached,
         cut_meanwhile,
         holes_read_as_zeroes,
+    }
+    sizes {
+        beyond_32_bits,
+        eight_of_a_mebibyte_at_a_time,
+    }
+    beside {
+        holes_are_filled,
+        appended,
+        appended_beside_an_allocation,
+        rewritten_in_cycles,
+        direct_comes_and_goes,
+    }
+    processes {
+        direct_and_buffered_in_two,
+        exit_without_clean_up,
+        nothing_is_left_of_an_engine,
     }
     order {
         appended_in_the_order_of_submission,
