@@ -161,7 +161,10 @@ pub(crate) fn rewritten_in_cycles(bed: &Bed) {
             let after = begun.load(Ordering::SeqCst);
             for (at, byte) in back.iter().enumerate() {
                 let cycle = usize::from(*byte);
-                assert!((before..=after).contains(&cycle), "{writing:?}: byte {at} is of cycle {cycle}, not {before} to {after}");
+                assert!(
+                    (before..=after).contains(&cycle),
+                    "{writing:?}: byte {at} is of cycle {cycle}, not {before} to {after}"
+                );
             }
         };
         std::thread::scope(|scope| {

@@ -6,7 +6,7 @@ use polyaio::{BufResult, Engine, Error};
 
 use crate::bed::{BLOCK, Bed, Medium, What, assert_healthy, buffer, filled};
 use crate::support::{assert_file, long_tests, pattern, require};
-use crate::tools::{HELD, Held, eventually, join, park_on, poll_once, transfers};
+use crate::tools::{Begun, HELD, Held, eventually, join, park_on, poll_once, transfers};
 
 pub(crate) fn nothing_is_not_enough(bed: &Bed) {
     let text = |result: Result<Engine, Error>| match result {
@@ -98,6 +98,35 @@ pub(crate) fn one_thread_serves_a_hundred(bed: &Bed) {
     }
     assert_file(&path, &data);
     bed.assert_served(&engine, &[(What::BufferedWrite, 100)]);
+}
+
+/// A dozen engines with something in flight in each: none has another one's completions, and each has its own backend.
+pub(crate) fn a_dozen_engines(bed: &Bed) {
+    const READS: usize = 16;
+    for medium in bed.media() {
+        let engines: Vec<_> = (0..12u64)
+            .map(|i| {
+                let engine = bed.builder().queue_depth(READS).threads(1).build().expect("an engine");
+                let data = pattern(READS * BLOCK, i);
+                let file = bed.file(&engine, medium, &format!("{medium:?}-{i}"), &data);
+                (engine, file, data)
+            })
+            .collect();
+        let begin = |file: &polyaio::File| {
+            let begin = |i: usize| Begun::new(file.read_at(buffer(BLOCK), (i * BLOCK) as u64));
+            let mut reads: Vec<_> = (0..READS).map(begin).collect();
+            reads.iter_mut().for_each(|read| _ = read.again());
+            reads
+        };
+        let reads: Vec<_> = engines.iter().map(|(_, file, _)| begin(file)).collect();
+        for ((engine, _, data), reads) in engines.iter().zip(reads).rev() {
+            for (i, BufResult(n, back)) in engine.block_on(join(reads)).into_iter().enumerate() {
+                assert_eq!(n.expect("readable"), BLOCK);
+                assert_eq!(back[..], data[i * BLOCK..][..BLOCK]);
+            }
+            bed.assert_served(engine, &[(medium.read(), READS as u64)]);
+        }
+    }
 }
 
 pub(crate) fn a_million_small_requests(bed: &Bed) {

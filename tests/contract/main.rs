@@ -135,6 +135,7 @@ suite! {
     }
     errors {
         a_bad_one_in_the_middle_fails_alone,
+        an_error_of_the_device_is_its_own,
         wrong_access_mode,
         offsets_beyond_the_end_of_numbers,
         nothing_to_transfer,
@@ -253,6 +254,7 @@ suite! {
         far_above_the_queue_depth,
         the_line_is_served_in_order,
         one_thread_serves_a_hundred,
+        a_dozen_engines,
         a_million_small_requests,
     }
     direct {
@@ -279,6 +281,7 @@ suite! {
         pushed_while_results_wait,
         of_nothing,
         of_mixed_operations,
+        of_one_to_four_times_the_queue,
         in_one_submission,
         pushed_while_others_run,
         dropped_half_way,
@@ -303,6 +306,8 @@ suite! {
         turns_on_several_threads,
         a_turn_inside_a_turn,
         who_waits_takes_the_seat_though_the_program_could,
+        signals_end_no_wait_early,
+        the_descriptor_is_silent_until_something_ends,
     }
     emulated {
         each_misalignment_is_refused,
@@ -317,6 +322,7 @@ suite! {
         polled_once_and_driven_by_others,
         engine_threads_sleep_when_idle,
         wakers_that_panic,
+        wakers_that_panic_when_cloned_or_dropped,
         the_last_waker_is_the_one_that_counts,
         waking_starts_the_next_request,
         block_on_within_block_on,

@@ -209,9 +209,16 @@ pub(crate) fn nothing_is_left_of_an_engine(bed: &Bed) {
                 park_on(engine.shutdown());
             }
             _ => {
-                engine.block_on(join(files.into_iter().map(File::close))).into_iter().for_each(|done| done.expect("open"));
+                engine
+                    .block_on(join(files.into_iter().map(File::close)))
+                    .into_iter()
+                    .for_each(|done| done.expect("open"));
                 drop(engine);
             }
+        }
+        if round == 2 {
+            // Who is told of the end is told by the last thread, while it goes.
+            eventually("nothing is left", || Holdings::count().descriptors == before.descriptors);
         }
         let left = Holdings::count();
         assert_eq!((left.descriptors, left.rings), (before.descriptors.clone(), before.rings), "round {round}");
