@@ -254,6 +254,8 @@ suite! {
         far_above_the_queue_depth,
         the_line_is_served_in_order,
         one_thread_serves_a_hundred,
+        the_pool_is_resized,
+        the_pool_is_resized_at_work,
         a_dozen_engines,
         a_million_small_requests,
     }
