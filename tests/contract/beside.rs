@@ -150,7 +150,7 @@ pub(crate) fn rewritten_in_cycles(bed: &Bed) {
         let read = |pass: usize| {
             let before = ended.load(Ordering::SeqCst);
             let mut back = buffer(BLOCKS * BLOCK);
-            if pass % 2 == 0 {
+            if pass.is_multiple_of(2) {
                 let plain = std::fs::File::open(&path).expect("there");
                 plain.read_exact_at(&mut back, 0).expect("it is that long");
             } else {
