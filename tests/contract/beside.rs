@@ -25,6 +25,15 @@ fn new_file(bed: &Bed, name: &str, len: usize) -> PathBuf {
     path
 }
 
+/// Says that it is over when it is dropped, also by a panic: who waits for that must not hang.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Each pair of media, for one who writes and one who reads.
 fn pairs(bed: &Bed) -> Vec<(Medium, Medium)> {
     bed.media().flat_map(|writer| bed.media().map(move |reader| (writer, reader))).collect()
@@ -66,6 +75,7 @@ pub(crate) fn holes_are_filled(bed: &Bed) {
             let data = pattern(BLOCKS * BLOCK, round);
             let over = AtomicBool::new(false);
             std::thread::scope(|scope| {
+                let _ends = Ends(&over);
                 scope.spawn(|| read_meanwhile(&engine, &reader, &data, &over, &what));
                 // 11 and 32 have no common factor: each block once, in an order that looks random; four at a time.
                 let places: Vec<_> = (0..BLOCKS).map(|i| i * 11 % BLOCKS).collect();
@@ -75,7 +85,6 @@ pub(crate) fn holes_are_filled(bed: &Bed) {
                         assert_eq!(n.expect("room"), BLOCK, "{what}");
                     }
                 }
-                over.store(true, Ordering::SeqCst);
             });
             assert_file(&path, &data);
         }
@@ -99,12 +108,12 @@ pub(crate) fn appended(bed: &Bed) {
         let data = pattern(BLOCKS * BLOCK, 7);
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
+            let _ends = Ends(&over);
             scope.spawn(|| read_meanwhile(&engine, &reader, &data, &over, &what));
             for some in data.chunks(6 * BLOCK) {
                 let writes = join(some.chunks(BLOCK).map(|block| writer.write_all_at(filled(block), 0)));
                 engine.block_on(writes).into_iter().for_each(|BufResult(done, _)| done.expect("room"));
             }
-            over.store(true, Ordering::SeqCst);
         });
         assert_file(&path, &data);
         assert_healthy(&engine.stats());
@@ -168,6 +177,7 @@ pub(crate) fn rewritten_in_cycles(bed: &Bed) {
             }
         };
         std::thread::scope(|scope| {
+            let _ends = Ends(&over);
             scope.spawn(|| {
                 while !over.load(Ordering::SeqCst) {
                     read(passes.fetch_add(1, Ordering::SeqCst));
@@ -183,7 +193,6 @@ pub(crate) fn rewritten_in_cycles(bed: &Bed) {
                 writes.into_iter().for_each(|BufResult(done, _)| done.expect("room"));
                 ended.store(cycle, Ordering::SeqCst);
             }
-            over.store(true, Ordering::SeqCst);
         });
         (0..2).for_each(read);
         assert_healthy(&engine.stats());
@@ -211,6 +220,7 @@ pub(crate) fn direct_comes_and_goes(bed: &Bed) {
             std::thread::yield_now();
         };
         std::thread::scope(|scope| {
+            let _ends = Ends(&over);
             scope.spawn(|| {
                 while !over.load(Ordering::SeqCst) {
                     toggle();
@@ -229,7 +239,6 @@ pub(crate) fn direct_comes_and_goes(bed: &Bed) {
                     assert_eq!(back[..], data[i * BLOCK..][..BLOCK], "{opened:?}, round {round}, block {i}");
                 }
             }
-            over.store(true, Ordering::SeqCst);
         });
         assert_healthy(&engine.stats());
     }
