@@ -100,6 +100,12 @@ pub trait Backend: Send + Sync {
         None
     }
 
+    /// From now on it may serve with so many threads at the most. What runs is finished. A backend without threads of its own
+    /// has nothing to do.
+    fn set_threads(&self, threads: usize) {
+        let _ = threads;
+    }
+
     /// Stops for good: the engine submits nothing more and has drained what was in flight. Joins threads and frees
     /// contexts, at the latest when the last caller has left. What a kernel may still write into is leaked, never freed.
     fn shutdown(&self);

@@ -52,6 +52,8 @@ pub(crate) struct Core {
     pub(crate) pool: u8,
     /// The lane of the stream workers, which make the ordinary calls on streams in the pool's stead.
     pub(crate) stream_workers: u8,
+    /// Worker threads at the most, as the engine was built.
+    pub(crate) threads: usize,
     pub(crate) fork: Arc<ForkGuard>,
 }
 

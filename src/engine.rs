@@ -220,6 +220,38 @@ impl Engine {
         self.core().driver.export()
     }
 
+    /// Changes how many worker threads serve at the most, from 1 to the [builder's number](EngineBuilder::threads).
+    ///
+    /// Takes effect at once: with more, requests that wait for a thread get one; with fewer, what runs is finished, and no
+    /// thread beyond the number begins with another. Threads that are too many sleep until they are needed again, or until
+    /// the engine ends. The stream workers, and the threads of backends by others, are not counted.
+    ///
+    /// # Errors
+    /// [`Error::Options`] for a number that is out of this range; [`Error::EngineClosed`], [`Error::Forked`].
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), polyaio::Error> {
+    /// let engine = polyaio::Engine::builder().threads(16).build()?;
+    /// engine.set_threads(2)?; // The machine has better things to do.
+    /// engine.set_threads(16)?;
+    /// assert!(engine.set_threads(17).is_err());
+    /// # Ok(()) }
+    /// ```
+    pub fn set_threads(&self, threads: usize) -> Result<(), Error> {
+        let core = self.core();
+        core.check()?;
+        let most = core.threads;
+        if !(1..=most).contains(&threads) {
+            return Err(Error::Options(format!(
+                "threads is {threads}: it must be at least 1, and at most {most}, which the engine was built with"
+            )));
+        }
+        let backends = core.lanes.iter().filter_map(|lane| lane.backend.as_ref());
+        backends.for_each(|backend| backend.set_threads(threads));
+        Ok(())
+    }
+
     /// The backends, in the order of registration: which started, and why others did not.
     pub fn backends(&self) -> Vec<BackendStatus> {
         let core = self.core();
@@ -353,7 +385,8 @@ impl EngineBuilder {
         self
     }
 
-    /// Worker threads at the most. They start as they are needed. The default is 32.
+    /// Worker threads at the most. They start as they are needed. The default is 32. [`Engine::set_threads`] changes it while
+    /// the engine runs, to this number at the most.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
@@ -443,6 +476,7 @@ impl EngineBuilder {
             end: Ended::default(),
             pool,
             stream_workers,
+            threads: self.threads,
             fork,
         });
         let engine = Engine { inner: Arc::new(Inner { core }) };

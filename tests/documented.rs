@@ -1,4 +1,5 @@
-//! The tables of `docs/backends.md` name what the code has, and nothing else.
+//! The tables of `docs/backends.md` name what the code has, and nothing else; `docs/testing.md` and `docs/semantics.md` name
+//! tests that there are and that run.
 
 use polyaio::{Errno, Reason, Why};
 
@@ -60,5 +61,76 @@ fn every_why_is_documented() {
         // Those with a value say in the table what the value is.
         let fixed = !matches!(why, Why::Demoted(_) | Why::NotStarted(_));
         assert!(row.contains(words) || !fixed, "{row} does not say: {words}");
+    }
+}
+
+/// A file of this project.
+fn text(path: &str) -> std::io::Result<String> {
+    std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path))
+}
+
+/// The tests that a text names: `path.rs::test`.
+fn tests_in(text: &str) -> Vec<(&str, &str)> {
+    let names = text.split('`').skip(1).step_by(2);
+    names.filter_map(|name| name.split_once("::")).filter(|(path, _)| path.ends_with(".rs")).collect()
+}
+
+/// Fails unless the test is there, and a case of the contract suite is mounted.
+fn assert_test(path: &str, test: &str, place: &str) {
+    let source = text(path).unwrap_or_else(|error| panic!("{place}: {path}: {error}"));
+    let made_by_a_macro = || source.lines().any(|line| line.trim_start().starts_with(&format!("{test}:")));
+    assert!(source.contains(&format!("fn {test}(")) || made_by_a_macro(), "{place}: {path} has no test {test}");
+    let Some(area) = path.strip_prefix("tests/contract/").and_then(|file| file.strip_suffix(".rs")) else { return };
+    let suite = text("tests/contract/main.rs").expect("the suite");
+    let mounted = suite.split(&format!("\n    {area} {{\n")).nth(1).and_then(|rest| rest.split("\n    }").next());
+    let mut mounted = mounted.unwrap_or_default().lines();
+    assert!(mounted.any(|line| line.trim() == format!("{test},")), "{place}: {area}::{test} is not mounted");
+}
+
+/// Each row of the tables says which tests would notice, and they are there.
+#[test]
+fn every_pitfall_and_behaviour_has_its_tests() {
+    let page = text("docs/testing.md").expect("it is there");
+    let is_row = |line: &&str| line.starts_with("| ") && !line.ends_with("| tests |");
+    let rows: Vec<_> = page.lines().filter(is_row).collect();
+    assert!(rows.len() > 100, "{} rows", rows.len());
+    for row in rows {
+        let named = tests_in(row);
+        assert!(!named.is_empty(), "no test stands in: {row}");
+        named.into_iter().for_each(|(path, test)| assert_test(path, test, row));
+    }
+}
+
+/// Each heading has its cases in the contract suite, and what the design counts as the contract is among them.
+#[test]
+fn every_meaning_has_its_cases() {
+    let page = text("docs/semantics.md").expect("it is there");
+    let sections: Vec<_> = page.split("\n## ").skip(1).flat_map(|section| section.split("\n### ")).collect();
+    for section in &sections {
+        let heading = section.lines().next().expect("a heading");
+        let cases = section.split("Cases: ").nth(1).unwrap_or_else(|| panic!("{heading}: no cases"));
+        let named = tests_in(cases);
+        assert!(!named.is_empty(), "{heading}: no cases");
+        for (path, test) in named {
+            assert!(path.starts_with("tests/contract/"), "{heading}: {path} runs on one backend");
+            assert_test(path, test, heading);
+        }
+    }
+    let wanted = [
+        "Positioned transfers",
+        "Transferred count",
+        "Streams",
+        "Order of appends",
+        "Order on streams",
+        "Sync covers what was submitted before it",
+        "Cancel",
+        "Drop",
+        "Time limits",
+        "Close",
+        "Fork",
+        "The end of an engine",
+    ];
+    for heading in wanted {
+        assert!(sections.iter().any(|section| section.lines().next() == Some(heading)), "{heading} is missing");
     }
 }

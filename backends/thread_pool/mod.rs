@@ -35,7 +35,7 @@ use std::sync::Arc;
 use self::queue::Queue;
 use self::reap::Loops;
 pub use self::threaded::Threaded;
-use self::worker::Staff;
+use self::worker::{Rest, Staff};
 use crate::backend::{Backend, Batch, Capabilities};
 use crate::completion::{Errno, Outcome};
 use crate::request::Request;
@@ -51,7 +51,7 @@ const MOST_THREADS: usize = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Threads at the most, 1 to 4096; other values are brought into this range. One is started at once, more when all
-    /// are busy.
+    /// are busy. [`Backend::set_threads`] changes it, to this number at the most.
     pub threads: usize,
     /// Requests held at the most, queued and being served; more are [`Busy`](crate::backend::Refusal::Busy). At least 1.
     pub queue_bound: usize,
@@ -82,8 +82,9 @@ struct Shared {
     queue: Queue<Request>,
     staff: Mutex<Staff>,
     loops: Loops,
-    /// Threads at the most.
-    threads: usize,
+    rest: Rest,
+    /// Threads that it can have at the most.
+    seats: usize,
     /// Requests at the most.
     bound: usize,
     trade: Trade,
@@ -128,7 +129,8 @@ impl ThreadPool {
             queue,
             staff,
             loops: Loops::default(),
-            threads,
+            rest: Rest::default(),
+            seats: threads,
             bound,
             trade,
             #[cfg(all(test, not(polyaio_loom), target_os = "linux"))]
@@ -142,7 +144,8 @@ impl ThreadPool {
         Ok(Self { shared })
     }
 
-    /// How many threads it has at the moment.
+    /// How many threads serve, or would, at the moment: those that are started, without those that are
+    /// [too many](Backend::set_threads).
     pub fn threads(&self) -> usize {
         self.shared.queue.hired()
     }
@@ -169,8 +172,12 @@ impl Backend for ThreadPool {
 
     fn degraded(&self) -> Option<String> {
         let staff = lock(&self.shared.staff);
-        let (has, most) = (self.shared.queue.hired(), self.shared.threads);
+        let (has, most) = (self.shared.queue.hired(), self.shared.queue.most());
         staff.failure().map(|reason| format!("{has} of up to {most} threads: {reason}"))
+    }
+
+    fn set_threads(&self, threads: usize) {
+        worker::set_most(&self.shared, threads);
     }
 
     fn shutdown(&self) {
@@ -188,7 +195,7 @@ impl std::fmt::Debug for ThreadPool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ThreadPool")
             .field("threads", &self.threads())
-            .field("most_threads", &self.shared.threads)
+            .field("most_threads", &self.shared.queue.most())
             .field("queue_bound", &self.shared.bound)
             .finish_non_exhaustive()
     }

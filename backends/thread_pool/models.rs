@@ -64,12 +64,30 @@ impl Pool {
 
 fn serve_all(queue: &Queue<Job>, mut seat: Seat<Job>) -> usize {
     let mut served = 0;
-    while let Some(job) = queue.next(&mut seat) {
+    loop {
+        let Some(job) = queue.next(&mut seat) else {
+            if seat.is_surplus() && !queue.leave(&mut seat) {
+                continue;
+            }
+            return served;
+        };
         job.0.fetch_add(1, Ordering::Relaxed);
         queue.release();
         served += 1;
     }
-    served
+}
+
+/// Takes one job, unless there are too many workers; returns how many were run.
+fn take_one_or_leave(queue: &Queue<Job>, seat: &mut Seat<Job>) -> usize {
+    loop {
+        if let Some(job) = queue.next(seat) {
+            job.0.fetch_add(1, Ordering::Relaxed);
+            return 1;
+        }
+        if seat.is_surplus() && queue.leave(seat) {
+            return 0;
+        }
+    }
 }
 
 /// Takes one job, runs it, and never comes back for another.
@@ -255,7 +273,7 @@ fn loom_a_failed_hire_passes_the_wake_up_on() {
         let grower = {
             let queue = queue.clone();
             thread::spawn(move || {
-                if queue.hire(3) {
+                if queue.hire() {
                     queue.dismiss();
                 }
             })
@@ -263,6 +281,50 @@ fn loom_a_failed_hire_passes_the_wake_up_on() {
         assert_eq!(submit(&queue, &jobs[2..]), Ok(1));
         grower.join().expect("no panic");
         other.join().expect("it gets the third job");
+        assert_each_ran_once(&jobs);
+    });
+}
+
+/// One of two workers becomes one too many while a job is submitted: the other gets it, though the one that leaves may have been
+/// the one that was woken. Nobody closes before the job has run: a lost wake-up stays lost.
+#[test]
+fn loom_who_leaves_passes_the_wake_up_on() {
+    for first in [true, false] {
+        model(move || {
+            let (queue, seats) = Queue::new(4, 2);
+            let queue = Arc::new(queue);
+            let start = |mut seat| {
+                queue.hire_always();
+                let queue = queue.clone();
+                thread::spawn(move || {
+                    let served = take_one_or_leave(&queue, &mut seat);
+                    // Its deque lives on: it is stuck, or rests.
+                    (served, seat)
+                })
+            };
+            let workers: Vec<_> = seats.into_iter().map(start).collect();
+            let jobs = jobs(1);
+            if first {
+                queue.set_most(1);
+            }
+            assert_eq!(submit(&queue, &jobs), Ok(1));
+            queue.set_most(1);
+            let ends: Vec<_> = workers.into_iter().map(|worker| worker.join().expect("no panic")).collect();
+            assert_eq!(ends.iter().map(|(served, _)| served).sum::<usize>(), 1, "one serves, one leaves");
+            assert_each_ran_once(&jobs);
+        });
+    }
+}
+
+/// A worker that leaves hands back the jobs of its deque, and the end comes as ever.
+#[test]
+fn loom_who_leaves_takes_no_job_along() {
+    model(|| {
+        let pool = Pool::new(4, 2);
+        let jobs = jobs(2);
+        assert_eq!(submit(&pool.queue, &jobs), Ok(2));
+        pool.queue.set_most(1);
+        assert_eq!(pool.finish(), 2);
         assert_each_ran_once(&jobs);
     });
 }

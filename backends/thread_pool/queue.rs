@@ -12,6 +12,10 @@
 //! between: a submitter pushes, then looks for searchers; a worker stops counting as a searcher, then looks for jobs.
 //! One of the two sees the other.
 //!
+//! **Too many workers.** The bound on workers can change. Who finds that there are more than it allows hands back the jobs of
+//! its own deque, stops being counted, and looks whether somebody has to be woken in its place: for the others it is a
+//! submitter that has pushed those jobs just now. It never leaves a closed queue this way, which its workers empty.
+//!
 //! **The end.** Room is reserved before a job is pushed, in the same word that says "closed". After `close` nothing can
 //! be reserved; what was reserved before will be pushed and taken; workers leave once nothing reserved is left to take.
 
@@ -46,6 +50,8 @@ pub(super) struct Queue<T> {
     seated: AtomicUsize,
     /// Jobs held at the most.
     bound: usize,
+    /// Workers at the most.
+    most: AtomicUsize,
 }
 
 /// Where one worker sleeps.
@@ -61,6 +67,8 @@ pub(super) struct Seat<T> {
     local: Local<T>,
     searching: bool,
     searches: u32,
+    /// It was told that there are too many workers.
+    surplus: bool,
 }
 
 /// The word that counts jobs: held (reserved and not released) and, of these, queued (reserved and not taken).
@@ -131,6 +139,7 @@ impl<T> Queue<T> {
             berths: seats.iter().map(|_| Berth::new()).collect(),
             seated: AtomicUsize::new(0),
             bound: bound.clamp(1, Load::MOST),
+            most: AtomicUsize::new(workers),
         };
         (queue, seats)
     }
@@ -180,9 +189,13 @@ impl<T> Queue<T> {
     // ----- workers --------------------------------------------------------------------------------------------------
 
     /// The next job for this worker, sleeping until there is one. `None`: the queue is closed and empty, the worker is
-    /// no longer counted and must leave.
+    /// no longer counted and must leave; or there are too many workers, see [`Seat::is_surplus`].
     pub(super) fn next(&self, seat: &mut Seat<T>) -> Option<T> {
         loop {
+            seat.surplus = self.is_overstaffed();
+            if seat.surplus {
+                return None;
+            }
             if let Some(job) = self.find(seat) {
                 self.found(seat);
                 return Some(job);
@@ -193,17 +206,65 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Whether all workers are busy and fewer than `most` are hired.
-    pub(super) fn needs_hands(&self, most: usize) -> bool {
-        self.crew().all_busy(most) && !self.load().is_closed()
+    /// Workers at the most.
+    pub(super) fn most(&self) -> usize {
+        self.most.load(Ordering::Acquire)
     }
 
-    /// Counts one more worker, if all are busy and fewer than `most` are hired. The caller starts it (it begins as a
-    /// searcher, so that nobody else is woken or hired meanwhile) or [dismisses](Self::dismiss) it.
-    pub(super) fn hire(&self, most: usize) -> bool {
+    /// Changes how many workers there may be. Those that sleep look at it; the others do after their job.
+    pub(super) fn set_most(&self, workers: usize) {
+        self.most.store(workers, Ordering::Release);
+        self.wake_all();
+    }
+
+    /// Whether jobs wait to be taken.
+    pub(super) fn has_queued(&self) -> bool {
+        self.load().queued() > 0
+    }
+
+    fn is_overstaffed(&self) -> bool {
+        self.crew().hired() > self.most() && !self.load().is_closed()
+    }
+
+    /// Stops counting a worker, if there are still too many; its jobs are for the others. It may come back by a hire.
+    pub(super) fn leave(&self, seat: &mut Seat<T>) -> bool {
+        let searching = if seat.searching { Crew::SEARCHING } else { 0 };
         let mut crew = self.crew();
         loop {
-            if !crew.all_busy(most) || self.load().is_closed() {
+            if crew.hired() <= self.most() || self.load().is_closed() {
+                return false;
+            }
+            let next = crew.0 - Crew::HIRED - searching;
+            match self.crew.compare_exchange_weak(crew.0, next, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => break,
+                Err(now) => crew = Crew(now),
+            }
+        }
+        while let Some(job) = seat.local.pop() {
+            self.injector.push(job);
+        }
+        seat.searching = true;
+        // A submitter may have relied on this one; and there are the jobs of its deque.
+        self.announce();
+        true
+    }
+
+    /// A hire was served by a worker that had left: its seat is not a new one.
+    pub(super) fn came_back(&self) {
+        self.seated.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Whether all workers are busy and there may be more.
+    pub(super) fn needs_hands(&self) -> bool {
+        self.crew().all_busy(self.most()) && !self.load().is_closed()
+    }
+
+    /// Counts one more worker, if all are busy and there may be more. The caller starts it (it begins as a searcher, so that
+    /// nobody else is woken or hired meanwhile) or [dismisses](Self::dismiss) it.
+    pub(super) fn hire(&self) -> bool {
+        let mut crew = self.crew();
+        loop {
+            if !crew.all_busy(self.most()) || self.load().is_closed() {
                 return false;
             }
             let next = crew.0 + Crew::HIRED + Crew::SEARCHING;
@@ -321,6 +382,10 @@ impl<T> Queue<T> {
             return false;
         }
         seat.searching = true;
+        if self.is_overstaffed() {
+            self.crew.fetch_sub(Crew::IDLE - Crew::SEARCHING, Ordering::AcqRel);
+            return true;
+        }
         // A job that is counted and not seen is about to be pushed, or was just taken: who pushes it will announce it.
         if load.queued() > 0 && self.sees_any() {
             self.crew.fetch_sub(Crew::IDLE - Crew::SEARCHING, Ordering::AcqRel);
@@ -367,7 +432,12 @@ impl<T> Queue<T> {
 impl<T> Seat<T> {
     fn new(index: usize) -> Self {
         // A worker begins as a searcher: `hire` has counted it as one.
-        Self { index, local: Local::new(), searching: true, searches: 0 }
+        Self { index, local: Local::new(), searching: true, searches: 0, surplus: false }
+    }
+
+    /// Whether the last [`Queue::next`] gave no job because there are too many workers.
+    pub(super) fn is_surplus(&self) -> bool {
+        self.surplus
     }
 }
 

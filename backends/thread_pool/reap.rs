@@ -53,6 +53,7 @@ fn contain<R>(f: impl FnOnce() -> R) -> Option<R> {
 /// the pool nobody is waited for: the thread cannot wait for itself, and must not wait for another that may be here too.
 pub(super) fn shutdown(shared: &Shared) {
     shared.queue.close();
+    shared.rest.close();
     // Its destructor only hangs up on the threads.
     let threads = lock(&shared.staff).disband();
     drop(threads);

@@ -11,7 +11,7 @@ use super::reap::{self, LoopCount};
 use super::{Shared, probe};
 use crate::events::{self, Event};
 use crate::request::Request;
-use crate::sync::lock;
+use crate::sync::{Condvar, Mutex, lock};
 
 /// The name that `ps -L`, `top -H` and debuggers show, unless the pool was given another; Linux has room for 15 bytes.
 pub(super) const THREAD_NAME: &str = "polyaio-worker";
@@ -66,7 +66,7 @@ pub(super) fn is_own_thread(shared: &Shared) -> bool {
 /// What the system said to the attempt to create a thread.
 pub(super) fn start_first(shared: &Arc<Shared>) -> io::Result<()> {
     // Nobody else knows the pool yet: there is nothing that could prevent the hire.
-    if shared.queue.hire(shared.threads) { start_hired(shared) } else { Ok(()) }
+    if shared.queue.hire() { start_hired(shared) } else { Ok(()) }
 }
 
 /// Starts one more worker if every one is busy and the bound allows.
@@ -78,14 +78,18 @@ pub(super) fn start_first(shared: &Arc<Shared>) -> io::Result<()> {
 /// Returns whether one should have been started and could not be. The reason is kept for `degraded`: the pool works on with
 /// what it has.
 fn grow(shared: &Arc<Shared>) -> bool {
-    if !shared.queue.needs_hands(shared.threads) || !lock(&shared.staff).may_retry() {
+    if !shared.queue.needs_hands() || !lock(&shared.staff).may_retry() {
         return false;
     }
-    shared.queue.hire(shared.threads) && start_hired(shared).is_err()
+    shared.queue.hire() && start_hired(shared).is_err()
 }
 
 /// Makes a worker of a hire. Only one hire is under way at a time: it counts as a searcher, and `hire` refuses another.
 fn start_hired(shared: &Arc<Shared>) -> io::Result<()> {
+    if shared.rest.call() {
+        shared.queue.came_back();
+        return Ok(());
+    }
     let started = start_thread(shared);
     let failed = started.as_ref().err().map(|error| (Instant::now(), probe::blame(error)));
     lock(&shared.staff).failed = failed;
@@ -145,7 +149,13 @@ fn run(shared: &Arc<Shared>, mut seat: Seat<Request>, count: LoopCount) {
     POOL.set(Arc::as_ptr(shared));
     #[cfg(all(test, not(polyaio_loom), target_os = "linux"))]
     shared.roll.enter();
-    while let Some(request) = shared.queue.next(&mut seat) {
+    loop {
+        let Some(request) = shared.queue.next(&mut seat) else {
+            if seat.is_surplus() && shared.rest.take(|| shared.queue.leave(&mut seat)) {
+                continue;
+            }
+            break;
+        };
         let small = grow(shared);
         reap::finish(shared, request);
         if small {
@@ -153,4 +163,72 @@ fn run(shared: &Arc<Shared>, mut seat: Seat<Request>, count: LoopCount) {
         }
     }
     drop(count);
+}
+
+/// Changes how many workers there may be, from 1 to as many as there are seats.
+///
+/// What runs is finished. Workers that are too many then rest: they keep their threads, which sleep, and are the first to be
+/// hired when there may be more again.
+pub(super) fn set_most(shared: &Arc<Shared>, workers: usize) {
+    shared.queue.set_most(workers.clamp(1, shared.seats));
+    // If all are busy with what takes long, none of them would find out that there may be more.
+    if shared.queue.has_queued() && grow(shared) {
+        tell(shared);
+    }
+}
+
+/// Where workers rest that are too many.
+#[derive(Default)]
+pub(super) struct Rest {
+    state: Mutex<Resting>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Resting {
+    /// Those that rest.
+    workers: usize,
+    /// Of these, so many have been hired again.
+    called: usize,
+    closed: bool,
+}
+
+impl Rest {
+    /// Rests until it is called, if `leave` says that the worker has left the others. `false`: the pool is closed. (Until it
+    /// has left, nobody is hired in its place, who would find neither a seat nor somebody to call: hence inside the lock.)
+    fn take(&self, leave: impl FnOnce() -> bool) -> bool {
+        let mut state = lock(&self.state);
+        if !leave() {
+            return true;
+        }
+        state.workers += 1;
+        loop {
+            if state.called > 0 {
+                state.called -= 1;
+                state.workers -= 1;
+                return true;
+            }
+            if state.closed {
+                return false;
+            }
+            state = self.changed.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+    }
+
+    /// Makes a hire of somebody who rests.
+    fn call(&self) -> bool {
+        let mut state = lock(&self.state);
+        let free = state.workers > state.called;
+        if free {
+            state.called += 1;
+            self.changed.notify_one();
+        }
+        free
+    }
+
+    /// Sends home those that rest.
+    pub(super) fn close(&self) {
+        lock(&self.state).closed = true;
+        self.changed.notify_all();
+    }
 }

@@ -64,6 +64,31 @@ pub(crate) fn of_mixed_operations(bed: &Bed) {
     }
 }
 
+/// Up to four times as many as fit in the queue: what completes is what was submitted.
+pub(crate) fn of_one_to_four_times_the_queue(bed: &Bed) {
+    const DEPTH: usize = 8;
+    let data = pattern(4 * DEPTH * BLOCK, 6);
+    for medium in bed.media() {
+        let engine = bed.builder().queue_depth(DEPTH).threads(2).build().expect("an engine");
+        let path = bed.make(&format!("{medium:?}"), &data);
+        let file = bed.open(&engine, medium, &path);
+        let mut submitted = 0;
+        for size in 1..=4 * DEPTH {
+            let mut batch = engine.batch();
+            for i in 0..size {
+                batch.push(file.write_at(filled(&data[i * BLOCK..][..BLOCK]), (i * BLOCK) as u64), |BufResult(n, _)| n);
+            }
+            batch.submit();
+            let results = engine.block_on(batch.all());
+            assert_eq!(results.len(), size, "{medium:?}");
+            results.into_iter().for_each(|n| assert_eq!(n.expect("room"), BLOCK));
+            submitted += size as u64;
+        }
+        bed.assert_served(&engine, &[(medium.write(), submitted)]);
+        assert_file(&path, &data);
+    }
+}
+
 /// However many: one call of each backend for up to 256 of them.
 pub(crate) fn in_one_submission(bed: &Bed) {
     let engine = bed.engine();

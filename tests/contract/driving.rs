@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use polyaio::{BufResult, Engine};
 
 use crate::bed::{BLOCK, Bed, Medium, assert_healthy, buffer, evict};
 use crate::support::{self, pattern};
-use crate::tools::{eventually, poll_once};
+use crate::tools::{HELD, Held, eventually, poll_once, transfers};
 
 /// Polls all that is not done yet, with a waker that wakes nobody. Returns how many are left.
 fn poll_all<F: Future + Unpin>(futures: &mut Vec<(usize, F)>, mut done: impl FnMut(usize, F::Output)) -> usize {
@@ -234,4 +235,131 @@ pub(crate) fn who_waits_takes_the_seat_though_the_program_could(bed: &Bed) {
     assert_eq!(first.join().expect("no panic"), 1);
     to_second.write_all(b"2").expect("there is a reader");
     eventually("the second one drives now", || second.is_finished());
+}
+
+/// How often the handler below was called.
+static SIGNALS: AtomicUsize = AtomicUsize::new(0);
+
+extern "C" fn count_signal(_: libc::c_int) {
+    SIGNALS.fetch_add(1, Ordering::SeqCst);
+}
+
+/// Interrupts a thread of this process many times over, each time as soon as the last signal has arrived.
+fn interrupt(thread: i32) {
+    for _ in 0..20 {
+        let before = SIGNALS.load(Ordering::SeqCst);
+        // SAFETY: takes no pointer; the thread lives, and the signal has a handler.
+        let sent = unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, libc::SIGUSR2) };
+        assert_eq!(sent, 0);
+        eventually("the signal has arrived", || SIGNALS.load(Ordering::SeqCst) > before);
+    }
+}
+
+/// Whoever waits for two is not satisfied with one and a handful of signals; nor is a time over before its end.
+pub(crate) fn signals_end_no_wait_early(bed: &Bed) {
+    // SAFETY: the handler changes one atomic number, which is safe in a signal. No SA_RESTART: calls answer EINTR.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = count_signal as extern "C" fn(libc::c_int) as usize;
+        assert_eq!(libc::sigaction(libc::SIGUSR2, &raw const action, std::ptr::null_mut()), 0);
+    }
+    let held = Held::new(transfers(10));
+    let engine = bed.builder_with(HELD).backend(held.clone()).build().expect("an engine");
+    let file = bed.file(&engine, Medium::Buffered, "file", &pattern(2 * BLOCK, 7));
+    let mut reads: Vec<_> = (0..2).map(|i| file.read_at(buffer(BLOCK), i * BLOCK as u64)).collect();
+    eventually("both are with their backend", || {
+        reads.iter_mut().for_each(|read| assert!(poll_once(read).is_pending()));
+        held.held() == 2
+    });
+    let (both, over) = (AtomicBool::new(false), AtomicBool::new(false));
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            // SAFETY: takes nothing.
+            tell.send(unsafe { libc::gettid() }).expect("somebody listens");
+            assert!(engine.turn(2, usize::MAX, None) >= 2);
+            assert!(both.load(Ordering::SeqCst), "it came back before the second was over");
+            let limit = Duration::from_millis(30);
+            let (reader, _writer) = support::pipe();
+            let reader = engine.adopt(reader.into()).expect("a pipe");
+            let mut read = reader.read(vec![0; 1]);
+            assert!(poll_once(&mut read).is_pending());
+            let begin = Instant::now();
+            assert_eq!(engine.turn(1, usize::MAX, Some(limit)), 0);
+            assert!(begin.elapsed() >= limit, "turn: {:?}", begin.elapsed());
+            let begin = Instant::now();
+            assert!(read.wait_timeout(limit).is_none() && begin.elapsed() >= limit, "wait: {:?}", begin.elapsed());
+            over.store(true, Ordering::SeqCst);
+            // It lives until nobody interrupts it any more.
+            told_to_end(&over);
+        });
+        let thread = told.recv().expect("it tells");
+        interrupt(thread);
+        assert!(held.release());
+        interrupt(thread);
+        both.store(true, Ordering::SeqCst);
+        assert!(held.release());
+        while !over.load(Ordering::SeqCst) {
+            interrupt(thread);
+        }
+        over.store(false, Ordering::SeqCst);
+        waiting.join().expect("no panic");
+    });
+    for BufResult(n, _) in reads.into_iter().map(polyaio::Op::wait) {
+        assert_eq!(n.expect("readable"), BLOCK);
+    }
+}
+
+/// Waits until the flag is taken back.
+fn told_to_end(flag: &AtomicBool) {
+    eventually("the other side has ended too", || !flag.load(Ordering::SeqCst));
+}
+
+/// Turns until the engine's descriptor has nothing to report.
+#[track_caller]
+fn assert_quiet(engine: &Engine) {
+    // What was reported and not collected may come once more; then it is quiet.
+    for _ in 0..10 {
+        engine.turn(0, usize::MAX, None);
+    }
+    assert!(!readable(engine, Duration::ZERO), "it reports something, and there is nothing");
+}
+
+/// Requests in flight and streams that wait are no news; an end is, and data.
+pub(crate) fn the_descriptor_is_silent_until_something_ends(bed: &Bed) {
+    let held = Held::new(transfers(10));
+    let engine = bed.builder_with(HELD).backend(held.clone()).build().expect("an engine");
+    engine.notification().expect("a descriptor");
+    assert_quiet(&engine);
+    let file = bed.file(&engine, Medium::Buffered, "file", &pattern(BLOCK, 8));
+    let (reader, mut writer) = support::pipe();
+    let reader = engine.adopt(reader.into()).expect("a pipe");
+    for round in 0..5 {
+        let (mut first, mut second) = (file.read_at(buffer(BLOCK), 0), file.read_at(buffer(BLOCK), 0));
+        let mut stream = reader.read(vec![0; 4]);
+        assert!(poll_once(&mut first).is_pending() && poll_once(&mut second).is_pending());
+        assert!(readable(&engine, Duration::from_secs(20)), "they want to be submitted");
+        assert!(poll_once(&mut stream).is_pending());
+        eventually("both are with their backend", || {
+            engine.turn(0, usize::MAX, None);
+            held.held() == 2
+        });
+        assert_quiet(&engine);
+        assert!(held.release());
+        assert!(readable(&engine, Duration::from_secs(20)), "round {round}: the first has ended");
+        engine.turn(0, usize::MAX, None);
+        assert!(poll_once(&mut first).is_ready() && poll_once(&mut second).is_pending());
+        assert_quiet(&engine);
+        writer.write_all(b"data").expect("room");
+        assert!(readable(&engine, Duration::from_secs(20)), "round {round}: the stream has data");
+        engine.turn(0, usize::MAX, None);
+        assert!(poll_once(&mut stream).is_ready());
+        assert_quiet(&engine);
+        assert!(held.release());
+        assert!(readable(&engine, Duration::from_secs(20)), "round {round}: the second has ended");
+        engine.turn(0, usize::MAX, None);
+        assert!(poll_once(&mut second).is_ready());
+    }
+    assert_quiet(&engine);
+    assert_healthy(&engine.stats());
 }

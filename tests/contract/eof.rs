@@ -129,7 +129,7 @@ pub(crate) fn cut_meanwhile(bed: &Bed) {
     }
 }
 
-async fn both<A, B>(first: impl Future<Output = A>, second: impl Future<Output = B> + Unpin) -> (A, B) {
+pub(crate) async fn both<A, B>(first: impl Future<Output = A>, second: impl Future<Output = B> + Unpin) -> (A, B) {
     let mut second = second;
     let mut first = std::pin::pin!(first);
     let (mut a, mut b) = (None, None);

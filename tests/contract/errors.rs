@@ -31,6 +31,28 @@ pub(crate) fn a_bad_one_in_the_middle_fails_alone(bed: &Bed) {
     }
 }
 
+/// A real `EIO` among others in one batch: nobody has anything at address 0, so that its memory cannot be read.
+pub(crate) fn an_error_of_the_device_is_its_own(bed: &Bed) {
+    const COUNT: usize = 16;
+    for medium in bed.media() {
+        let engine = bed.engine();
+        let data = pattern(COUNT * BLOCK, 1);
+        let file = bed.file(&engine, medium, &format!("{medium:?}"), &data);
+        let memory = OpenOptions::new().read(true).open(&engine, "/proc/self/mem").expect("our own");
+        let place = |i: usize| if i == COUNT / 2 { (&memory, 0) } else { (&file, (i * BLOCK) as u64) };
+        let reads = (0..COUNT).map(place).map(|(file, at)| file.read_at(buffer(BLOCK), at));
+        for (i, BufResult(n, back)) in engine.block_on(join(reads)).into_iter().enumerate() {
+            if i == COUNT / 2 {
+                assert_eq!((code(n), back.len()), (libc::EIO, BLOCK));
+            } else {
+                assert_eq!(n.expect("the others are well"), BLOCK);
+                assert_eq!(back[..], data[i * BLOCK..][..BLOCK]);
+            }
+        }
+        assert_healthy(&engine.stats());
+    }
+}
+
 pub(crate) fn wrong_access_mode(bed: &Bed) {
     let engine = bed.engine();
     let path = bed.make("file", &[1; BLOCK]);

@@ -14,6 +14,8 @@ mod bed;
 
 /// Operations that are submitted together.
 mod batches;
+/// Readers beside writers.
+mod beside;
 /// `cancel`: three answers, one result.
 mod cancel;
 /// `close`, and what was under way.
@@ -42,8 +44,12 @@ mod limits;
 mod misaligned;
 /// The order that requests keep.
 mod order;
+/// Other processes, and the end of one's own.
+mod processes;
 /// Waiting for a stream without taking anything.
 mod ready;
+/// Lengths beyond 32 bits, and much data.
+mod sizes;
 /// Streams that know no non-blocking transfer: what workers do, and what is left when nobody waits for them any more.
 mod steps;
 /// Pipes, sockets, terminals and the like.
@@ -129,6 +135,7 @@ suite! {
     }
     errors {
         a_bad_one_in_the_middle_fails_alone,
+        an_error_of_the_device_is_its_own,
         wrong_access_mode,
         offsets_beyond_the_end_of_numbers,
         nothing_to_transfer,
@@ -146,6 +153,22 @@ suite! {
         partly_cached,
         cut_meanwhile,
         holes_read_as_zeroes,
+    }
+    sizes {
+        beyond_32_bits,
+        eight_of_a_mebibyte_at_a_time,
+    }
+    beside {
+        holes_are_filled,
+        appended,
+        appended_beside_an_allocation,
+        rewritten_in_cycles,
+        direct_comes_and_goes,
+    }
+    processes {
+        direct_and_buffered_in_two,
+        exit_without_clean_up,
+        nothing_is_left_of_an_engine,
     }
     order {
         appended_in_the_order_of_submission,
@@ -231,6 +254,9 @@ suite! {
         far_above_the_queue_depth,
         the_line_is_served_in_order,
         one_thread_serves_a_hundred,
+        the_pool_is_resized,
+        the_pool_is_resized_at_work,
+        a_dozen_engines,
         a_million_small_requests,
     }
     direct {
@@ -257,6 +283,7 @@ suite! {
         pushed_while_results_wait,
         of_nothing,
         of_mixed_operations,
+        of_one_to_four_times_the_queue,
         in_one_submission,
         pushed_while_others_run,
         dropped_half_way,
@@ -281,6 +308,8 @@ suite! {
         turns_on_several_threads,
         a_turn_inside_a_turn,
         who_waits_takes_the_seat_though_the_program_could,
+        signals_end_no_wait_early,
+        the_descriptor_is_silent_until_something_ends,
     }
     emulated {
         each_misalignment_is_refused,
@@ -295,6 +324,7 @@ suite! {
         polled_once_and_driven_by_others,
         engine_threads_sleep_when_idle,
         wakers_that_panic,
+        wakers_that_panic_when_cloned_or_dropped,
         the_last_waker_is_the_one_that_counts,
         waking_starts_the_next_request,
         block_on_within_block_on,

@@ -1,11 +1,12 @@
 //! Executors, wakers, threads: whoever polls, whoever wakes, whoever waits.
 
 use std::io::Write as _;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::mem::ManuallyDrop;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 use std::time::Duration;
 
 use polyaio::{AlignedBuf, BufResult, File, Op};
@@ -159,6 +160,111 @@ pub(crate) fn wakers_that_panic(bed: &Bed) {
         drop(engine);
         assert_eq!(census.live(), 0, "the buffer of the poll that panicked");
     }
+}
+
+/// What a [`touchy`] waker does.
+#[derive(Default)]
+struct Touchy {
+    panics_when_cloned: AtomicBool,
+    panics_when_dropped: AtomicBool,
+    wakes: AtomicUsize,
+}
+
+/// A waker that panics where others do not: in its clone, in its drop.
+fn touchy(state: &Arc<Touchy>) -> Waker {
+    fn of(data: *const ()) -> ManuallyDrop<Arc<Touchy>> {
+        // SAFETY: made of an `Arc` by `raw`; borrowed for as long as the waker lives, or dropped with it.
+        ManuallyDrop::new(unsafe { Arc::from_raw(data.cast()) })
+    }
+    fn clone(data: *const ()) -> RawWaker {
+        if of(data).panics_when_cloned.load(Ordering::SeqCst) {
+            // Not `panic!`: the hook would print what is meant to happen.
+            resume_unwind(Box::new("a clone that panics"));
+        }
+        raw(&of(data))
+    }
+    fn wake(data: *const ()) {
+        wake_by_ref(data);
+        end(data);
+    }
+    fn wake_by_ref(data: *const ()) {
+        of(data).wakes.fetch_add(1, Ordering::SeqCst);
+    }
+    fn end(data: *const ()) {
+        let state = ManuallyDrop::into_inner(of(data));
+        if state.panics_when_dropped.load(Ordering::SeqCst) {
+            resume_unwind(Box::new("a drop that panics"));
+        }
+    }
+    fn raw(state: &Arc<Touchy>) -> RawWaker {
+        static TABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, end);
+        RawWaker::new(Arc::into_raw(state.clone()).cast(), &TABLE)
+    }
+    // SAFETY: the table keeps one count of the `Arc` for each waker, and the state can be used from any thread.
+    unsafe { Waker::from_raw(raw(state)) }
+}
+
+/// A panic in the clone or in the drop of a waker is at most its caller's. On threads that are not, it ends where it began;
+/// nothing is lost, and the engine goes on.
+pub(crate) fn wakers_that_panic_when_cloned_or_dropped(bed: &Bed) {
+    let census = Census::default();
+    let held = Held::new(transfers(10));
+    let engine = bed.builder_with(HELD).backend(held.clone()).build().expect("an engine");
+    let file = bed.file(&engine, Medium::Buffered, "file", &pattern(BLOCK, 1));
+    let (reader, writer) = support::pipe();
+    let reader = engine.adopt(reader.into()).expect("a pipe");
+    for what in ["cloned", "dropped", "replaced", "woken"] {
+        let state = Arc::new(Touchy::default());
+        let waker = touchy(&state);
+        let mut read = file.read_at(census.buffer(BLOCK, 0), 0);
+        let mut stream = reader.read(census.buffer(1, 0));
+        state.panics_when_cloned.store(what == "cloned", Ordering::SeqCst);
+        // The first poll asks for a second one, which submits.
+        for _ in 0..if what == "cloned" { 1 } else { 2 } {
+            let first = catch_unwind(AssertUnwindSafe(|| poll_with(&mut read, &waker).is_pending()));
+            let second = catch_unwind(AssertUnwindSafe(|| poll_with(&mut stream, &waker).is_pending()));
+            assert!(what == "cloned" || first.is_ok_and(|pending| pending) && second.is_ok_and(|pending| pending));
+        }
+        state.panics_when_dropped.store(what != "cloned", Ordering::SeqCst);
+        if what == "replaced" {
+            let _ = catch_unwind(AssertUnwindSafe(|| poll_once(&mut read)));
+            let _ = catch_unwind(AssertUnwindSafe(|| poll_once(&mut stream)));
+        }
+        if what == "woken" {
+            let before = state.wakes.load(Ordering::SeqCst);
+            (&writer).write_all(b"x").expect("room");
+            eventually("both are woken, and nobody is unwound", || {
+                file.len().wait().expect("a file has a length");
+                held.release();
+                state.wakes.load(Ordering::SeqCst) >= before + 2
+            });
+            state.panics_when_dropped.store(false, Ordering::SeqCst);
+            assert_eq!(read.wait().0.expect("readable"), BLOCK);
+            assert_eq!(stream.wait().0.expect("readable"), 1);
+        } else {
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(read)));
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(stream)));
+        }
+        state.panics_when_dropped.store(false, Ordering::SeqCst);
+        drop(waker);
+        while held.release() {}
+        // The next ones find everything as it should be.
+        let mut next = file.read_at(census.buffer(BLOCK, 0), 0);
+        eventually("the next one is with its backend", || {
+            assert!(poll_once(&mut next).is_pending());
+            held.held() == 1
+        });
+        assert!(held.release());
+        assert_eq!(next.wait().0.expect("readable"), BLOCK, "{what}");
+        let again = spawn_park(reader.read(census.buffer(1, 0)));
+        (&writer).write_all(b"y").expect("room");
+        assert_eq!(again.join().expect("no panic").0.expect("readable"), 1, "{what}");
+    }
+    eventually("all buffers are freed", || {
+        file.len().wait().expect("a file has a length");
+        held.release();
+        census.live() == 0
+    });
 }
 
 pub(crate) fn the_last_waker_is_the_one_that_counts(bed: &Bed) {

@@ -22,6 +22,8 @@ pub(crate) use backends::{Answer, Cancelling, Gate, HELD, Held, SCRIPTED, Script
 pub(crate) use counted::{Census, CountedBuf};
 pub(crate) use numbers::Numbers;
 pub(crate) use quarantine::Quarantine;
-pub(crate) use respawn::{Respawn, errno, exit_now, own_threads, respawn, respawn_by, respawn_prepared, stays_asleep};
+pub(crate) use respawn::{
+    Respawn, errno, exit_now, own_threads, respawn, respawn_beside, respawn_by, respawn_prepared, stays_asleep,
+};
 pub(crate) use tasks::{Begun, Flag, Oneshot, PanickingWaker, join, park_on, poll_once, spawn_park};
 pub(crate) use watchdog::{Watchdog, eventually, one_of_many};

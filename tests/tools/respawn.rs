@@ -44,15 +44,24 @@ pub(crate) fn respawn_by(name: &str, command: impl FnOnce(&Path) -> Command) -> 
     respawn_with(name, command, |_| {})
 }
 
+/// Starts the test `name` once more, to run beside this one. The child has to know by what `prepare` tells it.
+pub(crate) fn respawn_beside(name: &str, prepare: impl FnOnce(&mut Command)) -> Watched {
+    start(name, |program| Command::new(program), prepare)
+}
+
 fn respawn_with(name: &str, command: impl FnOnce(&Path) -> Command, prepare: impl FnOnce(&mut Command)) -> Respawn {
     if std::env::var(CHILD).as_deref() == Ok(name) {
         return Respawn::Child;
     }
+    Respawn::Parent(start(name, command, prepare).finish())
+}
+
+fn start(name: &str, command: impl FnOnce(&Path) -> Command, prepare: impl FnOnce(&mut Command)) -> Watched {
     let mut command = command(&std::env::current_exe().expect("the path of this test"));
     command.args([name, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, name);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     prepare(&mut command);
-    Respawn::Parent(Watched::start_with_limit(&mut command, LIMIT).finish())
+    Watched::start_with_limit(&mut command, LIMIT)
 }
 
 pub(crate) fn errno() -> i32 {
