@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::on_exit::OnExit;
 use super::parker::Parker;
 use crate::dispatch::{Core, REAP_MAX};
+use crate::notify;
 
 thread_local! {
     /// The engine that this thread is inside [`block_on`] of.
@@ -40,7 +41,7 @@ pub(crate) fn block_on_until<F: Future>(core: &Arc<Core>, future: F, deadline: O
         DRIVING.set(outer);
         // What was polled in here relied on this thread to flush, and on somebody to collect.
         core.flush();
-        core.driver.hand_over(core);
+        core.driver.retire(core);
         // A wake-up that an outer `block_on` of this thread waits for may have been taken by this one: let it look.
         parker.notify();
     });
@@ -56,14 +57,17 @@ pub(crate) fn block_on_until<F: Future>(core: &Arc<Core>, future: F, deadline: O
         while !parker.is_notified() {
             core.flush();
             core.reap(REAP_MAX);
+            notify::run(core, REAP_MAX);
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
                 return None;
             }
-            if !parker.is_notified() {
+            if !parker.is_notified() && !notify::is_due(core) {
                 core.driver.sleep(core, &parker, left);
             }
         }
+        // Also where the future is woken again and again.
+        notify::run(core, REAP_MAX);
         core.driver.hand_over(core);
     }
 }

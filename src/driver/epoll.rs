@@ -11,6 +11,7 @@ use super::parker::Parker;
 use crate::completion::Errno;
 use crate::dispatch::{Completing, Core, REAP_MAX};
 use crate::error::Error;
+use crate::notify;
 use crate::sync::atomic::Ordering;
 use crate::sync::lock;
 
@@ -58,7 +59,8 @@ impl Driver {
         parker.enter_kernel(&self.doorbell);
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS];
         // The last look: what comes after `enter_kernel` rings, or signals a descriptor that epoll watches.
-        let count = if parker.is_notified() || core.has_completions() { 0 } else { self.wait(&mut events, timeout) };
+        let news = parker.is_notified() || core.has_completions() || notify::is_due(core);
+        let count = if news { 0 } else { self.wait(&mut events, timeout) };
         parker.leave_kernel();
         self.report(core, &events[..count]);
         core.reap(REAP_MAX);

@@ -7,6 +7,7 @@ use super::Driver;
 use super::background::is_driver_thread;
 use super::parker::Parker;
 use crate::dispatch::Core;
+use crate::notify;
 use crate::sync::atomic::Ordering;
 use crate::sync::lock;
 
@@ -43,6 +44,26 @@ impl Driver {
     pub(super) fn hand_over(&self, core: &Arc<Core>) {
         if self.parked_count.load(Ordering::SeqCst) > 0 || self.foreign.load(Ordering::SeqCst) {
             self.ensure_driven(core);
+        }
+    }
+
+    /// A thread of the program goes to do something else: what has a callback still needs somebody who collects.
+    pub(super) fn retire(&self, core: &Arc<Core>) {
+        self.hand_over(core);
+        if core.notifications.live() > 0 && !notify::is_collecting(core) {
+            self.ensure_driven_for_callbacks(core);
+        }
+    }
+
+    /// A callback's time has come: somebody who collects is to look before the next sleep.
+    pub(crate) fn summon(&self, core: &Arc<Core>) {
+        self.announce();
+        match self.seat.load(Ordering::SeqCst) {
+            // It looks when it has left the seat.
+            seat if seat == thread_mark() => {}
+            0 => _ = self.ensure_driven(core),
+            // Whoever sleeps there next takes the ring, if this one does not.
+            _ => self.doorbell.ring(),
         }
     }
 
