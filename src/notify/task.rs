@@ -191,8 +191,8 @@ impl<T: Operation, F: FnOnce(T::Output) + Send + 'static> Run for Task<T, F> {
             }
         });
         let counters = &self.core.counters;
-        counters.callbacks.add(1);
         counters.callback_panics.add(u64::from(!ended_well));
+        counters.callbacks.add(1);
         drop(live);
         true
     }

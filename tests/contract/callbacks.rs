@@ -85,7 +85,7 @@ pub(crate) fn each_is_called_once_with_its_result(bed: &Bed) {
             }
             assert!(receiver.recv().is_err(), "no callback is left");
             assert_eq!(seen, [1; BLOCKS], "{medium:?}, {who}");
-            assert_eq!(engine.stats().notifications.callbacks, BLOCKS as u64);
+            eventually("each is counted", || engine.stats().notifications.callbacks == BLOCKS as u64);
             assert_healthy(&engine.stats());
         }
     }
@@ -399,7 +399,7 @@ pub(crate) fn streams_transfer_just_before(bed: &Bed) {
 
 pub(crate) fn cancelled_by_the_handle(bed: &Bed) {
     let held = Held::new(transfers(1));
-    let engine = bed.builder_with(HELD).backend(held.clone()).build().expect("an engine");
+    let engine = bed.builder_with(HELD).backend(held.clone()).capacity(1).build().expect("an engine");
     let path = bed.make("file", &[0; BLOCK]);
     let file = bed.open(&engine, Medium::Buffered, &path);
     let (sender, receiver) = channel();
@@ -456,7 +456,9 @@ pub(crate) fn from_several_threads(bed: &Bed) {
                                     assert_eq!(back.as_slice(), &data[block * BLOCK..][..BLOCK]);
                                 }
                                 Err(error) => {
-                                    assert_eq!(error.raw_os_error(), Some(libc::ECANCELED));
+                                    // Of what was cancelled when the engine had ended already, that is what is said.
+                                    let cancelled = error.raw_os_error() == Some(libc::ECANCELED);
+                                    assert!(cancelled || error.kind() == std::io::ErrorKind::NotConnected, "{error:?}");
                                     stopped.add();
                                 }
                             }
