@@ -183,7 +183,7 @@ impl Chain {
         self.clone().begin(back);
         let mut polled = self.file.read_at(buffer(BLOCK), 0);
         let _ = poll_once(&mut polled);
-        if block % 8 == 0 {
+        if block.is_multiple_of(8) {
             let waited = self.file.read_at(buffer(BLOCK), (block * BLOCK) as u64).wait();
             assert_eq!(waited.1[..], self.data[block * BLOCK..][..BLOCK]);
             self.engine.turn(0, usize::MAX, None);
