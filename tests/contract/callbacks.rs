@@ -338,6 +338,18 @@ pub(crate) fn all_are_called_before_the_engine_has_ended(bed: &Bed) {
     assert_closed(refused.into_inner().wait().0.expect_err("the engine has ended"));
     drop((kept, before));
     assert_eq!(census.live(), 0);
+    // The only place is that of a result which nobody takes: who is in line for it does not hold the end up.
+    let held = Held::new(transfers(100));
+    let engine = bed.builder_with(HELD).backend(held.clone()).capacity(1).build().expect("an engine");
+    let file = bed.file(&engine, Medium::Buffered, "other", &pattern(BLOCK, 7));
+    let kept = file.try_read_at(buffer(BLOCK), 0).expect("there is room");
+    let (sender, receiver) = channel();
+    let in_line = file.read_at(buffer(BLOCK), 0);
+    in_line.on_completion(move |BufResult(n, _)| sender.send(n).expect("somebody listens")).expect("open");
+    held.open();
+    drop(engine);
+    assert_closed(receiver.try_recv().expect("it was called").expect_err("there was no place"));
+    drop(kept);
 }
 
 fn readable_bytes(reader: &impl std::os::fd::AsRawFd) -> i32 {
