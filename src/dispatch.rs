@@ -24,6 +24,7 @@ use crate::backend::CancelOutcome;
 use crate::driver::Driver;
 use crate::error::Error;
 use crate::fork::ForkGuard;
+use crate::notify::Notifications;
 use crate::request::{RequestId, Witness};
 use crate::router::policy::Settings;
 use crate::slot::Slab;
@@ -44,6 +45,8 @@ pub(crate) struct Core {
     pub(crate) unfinished: AtomicUsize,
     /// Requests that are over, with their result published, and reports of streams that are ready.
     pub(crate) ended: Counter,
+    /// Callbacks that wait, and those whose time has come.
+    pub(crate) notifications: Notifications,
     /// Told of every end of a request while the engine closes.
     pub(crate) drained: Drained,
     /// Told of the engine's end.
@@ -68,7 +71,10 @@ impl Core {
     /// Whether a thread that sleeps has to sleep in the driver's seat for something to happen.
     pub(crate) fn needs_driving(&self) -> bool {
         // In a child everything that could happen is the parent's.
-        !self.fork.is_child() && (self.driver.waits_for_streams() || self.lanes.iter().any(Lane::needs_reaping))
+        !self.fork.is_child()
+            && (self.driver.waits_for_streams()
+                || self.notifications.is_ready()
+                || self.lanes.iter().any(Lane::needs_reaping))
     }
 
     /// Tells the backends that a descriptor is about to be closed.
@@ -79,9 +85,9 @@ impl Core {
         self.lanes.iter().filter_map(|lane| lane.backend.as_ref()).for_each(|backend| backend.forget(fd));
     }
 
-    /// Whether everything that ends by itself has ended.
+    /// Whether everything that ends by itself has ended, and every callback has returned.
     pub(crate) fn is_idle(&self) -> bool {
-        self.unfinished.load(Ordering::SeqCst) == 0
+        self.unfinished.load(Ordering::SeqCst) == 0 && self.notifications.live() == 0
     }
 
     /// Whether operations may start.

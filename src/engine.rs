@@ -19,6 +19,7 @@ use crate::file::File;
 use crate::fork::ForkGuard;
 use crate::future::Op;
 use crate::monitor;
+use crate::notify::Notifications;
 use crate::op;
 use crate::open::OpenOptions;
 use crate::opening::Opening;
@@ -26,7 +27,7 @@ use crate::request;
 use crate::router::facts::{self, Facts};
 use crate::router::policy::{Candidate, Policy, Settings};
 use crate::slot::Slab;
-use crate::stats::{Anomalies, BackendStats, Counter, Counters, InlineStats, Stats};
+use crate::stats::{Anomalies, BackendStats, Counter, Counters, InlineStats, NotificationStats, Stats};
 use crate::sync::atomic::AtomicUsize;
 
 /// Names the preferred backends where the builder was not told; `auto`, or names with commas between.
@@ -46,8 +47,9 @@ const DEFAULT_CAPACITY: usize = 65_536;
 
 /// Serves files through the backends that this machine offers. Clones are the same engine.
 ///
-/// When the last clone is dropped, what is in flight is finished, operations that wait for streams are cancelled, and all
-/// threads end; files that are still open answer [`Error::EngineClosed`].
+/// When the last clone is dropped, what is in flight is finished, operations that wait for streams or for a place are
+/// cancelled, callbacks are called ([`Op::on_completion`]), and all threads end; files that are still open answer
+/// [`Error::EngineClosed`].
 ///
 /// # Examples
 /// ```
@@ -177,7 +179,8 @@ impl Engine {
     /// poll (page-cache hits, transfers on streams) does not count.
     ///
     /// The meaning of `min` and `max` is that of `min_nr` and `nr` of `io_getevents(2)`: `turn(0, usize::MAX, None)` collects
-    /// what is there and returns, `turn(1, 64, None)` waits for the next one. Wakers are called from inside. Any number of
+    /// what is there and returns, `turn(1, 64, None)` waits for the next one. Wakers are called from inside, and at most `max`
+    /// callbacks ([`Op::on_completion`]); where `min` of those were called, it waits no longer either. Any number of
     /// threads may call it: one collects, and each of them returns once enough has ended, whoever has collected it.
     ///
     /// # Examples
@@ -307,6 +310,12 @@ impl Engine {
                 implausible: counters.implausible.value(),
                 unknown_ids: counters.unknown_ids.value(),
                 undriven: counters.undriven.value(),
+            },
+            notifications: NotificationStats {
+                callbacks: counters.callbacks.value(),
+                panics: counters.callback_panics.value(),
+                signals: counters.signals.value(),
+                signals_waiting: core.notifications.unsent.waiting() as u64,
             },
         }
     }
@@ -472,6 +481,7 @@ impl EngineBuilder {
             state: State::open(),
             unfinished: AtomicUsize::new(0),
             ended: Counter::default(),
+            notifications: Notifications::default(),
             drained: Drained::default(),
             end: Ended::default(),
             pool,
@@ -598,7 +608,7 @@ fn finish_elsewhere(core: &Arc<Core>) {
     let mine = core.clone();
     if std::thread::Builder::new().name("polyaio-shutdown".into()).spawn(move || finish(&mine)).is_err() {
         // The engine refuses new operations all the same, and its threads finish what they have; they end with the process.
-        core.driver.wake_all_streams();
+        wake_all(core);
         core.end.end();
     }
 }
@@ -606,8 +616,9 @@ fn finish_elsewhere(core: &Arc<Core>) {
 /// Waits for what is in flight in a closed engine, and ends all threads. Who has closed it calls this, once.
 fn finish(core: &Arc<Core>) {
     events::shutdown("engine shuts down");
-    core.driver.wake_all_streams();
+    wake_all(core);
     driver::block_on(core, Drain { core });
+    core.notifications.end();
     core.driver.stop_background();
     #[cfg(feature = "tokio")]
     core.driver.stop_reactors();
@@ -620,7 +631,13 @@ fn finish(core: &Arc<Core>) {
     core.end.end();
 }
 
-/// Ready when nothing is in flight that would end by itself.
+/// Lets those look again that do not end by themselves: who waits for a stream, or in line for a slot.
+fn wake_all(core: &Core) {
+    core.driver.wake_all_streams();
+    core.slab.wake_line();
+}
+
+/// Ready when nothing is in flight that would end by itself, and no callback is to come.
 struct Drain<'a> {
     core: &'a Core,
 }

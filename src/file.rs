@@ -13,6 +13,7 @@ use crate::how::At;
 use crate::metadata::Advice;
 use crate::op::{Advise, Control, Len, Read, ReadExact, Ready, Write, WriteAll};
 use crate::op::{ReadExactVectored, ReadVectored, WriteAllVectored, WriteVectored};
+use crate::refused::Busy;
 use crate::request::OpKind;
 use crate::route::Route;
 use crate::router::facts::{Alignment, Facts};
@@ -76,6 +77,15 @@ impl File {
         self.op(Read { buffer: buf, at: At::offset(offset) })
     }
 
+    /// As [`read_at`](Self::read_at), begun at once if the engine has room for it; else the buffer comes back.
+    /// [`Op::try_start`] says what that means, and does the same for every other operation.
+    ///
+    /// # Errors
+    /// [`Busy`] with the buffer. What is wrong with the read is its result.
+    pub fn try_read_at<B: IoBufMut>(&self, buf: B, offset: u64) -> Result<Op<Read<B>>, Busy<B>> {
+        self.read_at(buf, offset).try_start().map_err(|busy| busy.map(|op| op.into_fresh().buffer))
+    }
+
     /// Reads at many places, submitted together: each buffer from its offset on, as [`read_at`](Self::read_at). The results
     /// come in the order of the ranges, once all are there.
     ///
@@ -120,6 +130,15 @@ impl File {
     /// A dropped write that was sent goes on. See [`Op`].
     pub fn write_at<B: IoBuf>(&self, buf: B, offset: u64) -> Op<Write<B>> {
         self.op(Write { buffer: buf, at: At::offset(offset) })
+    }
+
+    /// As [`write_at`](Self::write_at), begun at once if the engine has room for it; else the buffer comes back.
+    /// [`Op::try_start`] says what that means, and does the same for every other operation.
+    ///
+    /// # Errors
+    /// [`Busy`] with the buffer. What is wrong with the write is its result.
+    pub fn try_write_at<B: IoBuf>(&self, buf: B, offset: u64) -> Result<Op<Write<B>>, Busy<B>> {
+        self.write_at(buf, offset).try_start().map_err(|busy| busy.map(|op| op.into_fresh().buffer))
     }
 
     /// Reads from `offset` until the buffer is full (a `Vec`: its capacity).

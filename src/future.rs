@@ -25,13 +25,14 @@ use crate::dispatch::Core;
 use crate::driver;
 use crate::events;
 use crate::op::Operation;
+use crate::refused::Busy;
 use crate::slot::Ticket;
 use crate::trace::{Trace, Traced};
 
 pub(crate) use begin::keep_driven;
 pub(crate) use gathering::Gathering;
 
-use begin::{Begun, begin, leave};
+use begin::{Begun, begin, forsake};
 use sent::Sent;
 use streaming::Streaming;
 
@@ -47,6 +48,9 @@ pub struct Op<T: Operation> {
     stage: Stage<T>,
 }
 
+/// There is no slot for it.
+struct NoRoom;
+
 enum Stage<T: Operation> {
     /// Nothing has happened, but perhaps for a place in the line for a slot.
     Fresh {
@@ -61,7 +65,9 @@ enum Stage<T: Operation> {
     /// It waits for a stream.
     Streaming(Streaming<T>),
     /// It was cancelled before anything happened.
-    Cancelled(T),
+    Cancelled(Arc<Core>, T),
+    /// It is over, and nobody has its result; and who is to be named for that.
+    Ended(Arc<Core>, T::Output, &'static str),
     Over,
 }
 
@@ -92,10 +98,10 @@ impl<T: Operation> Op<T> {
     /// # Panics
     /// Panics where the operation has already returned its result.
     pub fn wait(mut self) -> T::Output {
-        match (self.core(), self.cancelled()) {
+        match (self.core(), self.over()) {
             (Some(core), None) => driver::block_on(&core, self),
-            (_, Some(output)) => output,
-            (None, None) => unreachable!("only a cancelled operation needs no engine"),
+            (_, Some((output, _))) => output,
+            (None, None) => unreachable!("only an operation that is over needs no engine"),
         }
     }
 
@@ -122,7 +128,7 @@ impl<T: Operation> Op<T> {
         let deadline = Instant::now().checked_add(timeout);
         match self.core() {
             Some(core) => driver::block_on_until(&core, self, deadline),
-            None => self.cancelled(),
+            None => self.over().map(|(output, _)| output),
         }
     }
 
@@ -141,16 +147,17 @@ impl<T: Operation> Op<T> {
         match mem::replace(&mut self.stage, Stage::Over) {
             Stage::Fresh { file, mut operation, ticket, .. } => {
                 if let Some(ticket) = ticket {
-                    file.core.slab.forsake(ticket);
-                    leave(&file, operation.shape().kind);
+                    forsake(&file, operation.shape().kind, Some(ticket));
                 }
-                self.stage = Stage::Cancelled(operation);
+                self.stage = Stage::Cancelled(file.core.clone(), operation);
                 CancelOutcome::Cancelled
             }
             Stage::Streaming(streaming) => {
                 let outcome = streaming.cancel();
-                let over = outcome == CancelOutcome::Cancelled;
-                self.stage = if over { Stage::Cancelled(streaming.end()) } else { Stage::Streaming(streaming) };
+                self.stage = match outcome {
+                    CancelOutcome::Cancelled => Stage::Cancelled(streaming.file.core.clone(), streaming.end()),
+                    _ => Stage::Streaming(streaming),
+                };
                 outcome
             }
             Stage::Sent(sent) => {
@@ -158,32 +165,127 @@ impl<T: Operation> Op<T> {
                 self.stage = Stage::Sent(sent);
                 outcome
             }
-            stage @ Stage::Cancelled(_) => {
+            stage @ Stage::Cancelled(..) => {
                 self.stage = stage;
                 CancelOutcome::Cancelled
             }
-            Stage::Over => CancelOutcome::Done,
+            stage @ (Stage::Ended(..) | Stage::Over) => {
+                self.stage = stage;
+                CancelOutcome::Done
+            }
+        }
+    }
+
+    /// Begins the operation now, if the engine has room for it: as a first poll does, but it never gets in line.
+    ///
+    /// An operation that was begun is an ordinary one, to be awaited or waited for; its order among others (appends, syncs,
+    /// streams) is that of this call. What completes in the caller has completed. Its request goes out with the next poll of
+    /// any operation, [`wait`](Self::wait), [`Engine::turn`](crate::Engine::turn), or once 64 are queued. Never blocks, and
+    /// keeps no waker.
+    ///
+    /// What needs no room is never busy: a page-cache hit, an operation that fails a check (its result is the error), and a
+    /// transfer on a stream, which takes a place in the stream's own queue. An operation that was polled before has begun,
+    /// and comes back as it is.
+    ///
+    /// # Errors
+    /// [`Busy`], with the operation as it was: the engine holds as many operations as its
+    /// [`capacity`](crate::EngineBuilder::capacity), or others are in line for a place. Completions that are there were
+    /// collected.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("data");
+    /// use polyaio::{Engine, OpenOptions};
+    /// let engine = Engine::new()?;
+    /// let file = OpenOptions::new().write(true).create(true).open(&engine, &path)?;
+    /// match file.append("a line\n").try_start() {
+    ///     Ok(append) => append.wait().into_result()?.0,
+    ///     Err(busy) => println!("dropped {:?}", busy.into_buf()),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn try_start(mut self) -> Result<Self, Busy<Self>> {
+        match self.begin(None) {
+            Ok(()) => Ok(self),
+            Err(NoRoom) => Err(Busy::new(self)),
+        }
+    }
+
+    /// The first poll's work for what has not begun. Without a waker it never gets in line.
+    fn begin(&mut self, waker: Option<&Waker>) -> Result<(), NoRoom> {
+        let _held = events::hold();
+        let (file, operation, ticket, done) = match mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Fresh { file, operation, ticket, done } if ticket.is_none() || waker.is_some() => {
+                (file, operation, ticket, done)
+            }
+            stage => {
+                self.stage = stage;
+                return Ok(());
+            }
+        };
+        let core = file.core.clone();
+        match begin(file, operation, ticket, done, waker) {
+            Begun::Over(output, served_by) => self.stage = Stage::Ended(core.clone(), output, served_by),
+            Begun::Goes(stage) | Begun::Stays(stage) => self.stage = stage,
+            Begun::Busy(file, operation) => {
+                self.stage = Stage::Fresh { file, operation, ticket: None, done: 0 };
+                return Err(NoRoom);
+            }
+        }
+        sent::flush_many(&core);
+        Ok(())
+    }
+
+    /// Begins the operation, and leaves its result where it is. `true`: `waker` is woken once it has to be polled. What is
+    /// queued, the caller flushes.
+    pub(crate) fn launch(&mut self, waker: &Waker) -> bool {
+        let Ok(()) = self.begin(Some(waker)) else { unreachable!("with a waker it gets in line") };
+        match &mut self.stage {
+            Stage::Fresh { .. } => true,
+            Stage::Sent(sent) => sent.watch(waker),
+            // Streams transfer in the poll that returns the result.
+            Stage::Streaming(_) | Stage::Cancelled(..) | Stage::Ended(..) | Stage::Over => false,
         }
     }
 
     /// The engine; `None` for an operation that needs it no more.
     pub(crate) fn core(&self) -> Option<Arc<Core>> {
         match &self.stage {
-            Stage::Fresh { file, .. } | Stage::Streaming(Streaming { file, .. }) => Some(file.core.clone()),
+            Stage::Cancelled(..) | Stage::Ended(..) => None,
+            _ => Some(self.home()),
+        }
+    }
+
+    /// The engine, whether or not it is needed.
+    pub(crate) fn home(&self) -> Arc<Core> {
+        match &self.stage {
+            Stage::Fresh { file, .. } | Stage::Streaming(Streaming { file, .. }) => file.core.clone(),
             // SAFETY: the slot is ours, and its owner is set until it is freed.
-            Stage::Sent(sent) => Some(unsafe { sent.file() }.core.clone()),
-            Stage::Cancelled(_) => None,
+            Stage::Sent(sent) => unsafe { sent.file() }.core.clone(),
+            Stage::Cancelled(core, _) | Stage::Ended(core, ..) => core.clone(),
             Stage::Over => panic!("waited for after its result was returned"),
         }
     }
 
-    pub(crate) fn cancelled(&mut self) -> Option<T::Output> {
+    /// The result of what is over without having to be polled, and who is to be named for it.
+    pub(crate) fn over(&mut self) -> Option<(T::Output, &'static str)> {
         match mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Cancelled(operation) => Some(operation.finish(Err(Errno(libc::ECANCELED).into()))),
+            Stage::Cancelled(_, operation) => Some((operation.finish(Err(Errno(libc::ECANCELED).into())), Trace::NONE)),
+            Stage::Ended(_, output, served_by) => Some((output, served_by)),
             stage => {
                 self.stage = stage;
                 None
             }
+        }
+    }
+
+    /// The operation itself, of which nothing has begun.
+    pub(crate) fn into_fresh(mut self) -> T {
+        match mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Fresh { operation, ticket: None, done: 0, .. } => operation,
+            _ => unreachable!("it has begun"),
         }
     }
 
@@ -232,17 +334,20 @@ impl<T: Operation> Op<T> {
         };
         loop {
             match mem::replace(&mut self.stage, Stage::Over) {
-                Stage::Fresh { file, operation, ticket, done } => match begin(file, operation, ticket, done, waker) {
-                    Begun::Over(output, served_by) => {
-                        tell(Trace::of(served_by));
-                        return Poll::Ready(output);
+                Stage::Fresh { file, operation, ticket, done } => {
+                    match begin(file, operation, ticket, done, Some(waker)) {
+                        Begun::Over(output, served_by) => {
+                            tell(Trace::of(served_by));
+                            return Poll::Ready(output);
+                        }
+                        Begun::Stays(stage) => {
+                            self.stage = stage;
+                            return Poll::Pending;
+                        }
+                        Begun::Goes(stage) => self.stage = stage,
+                        Begun::Busy(..) => unreachable!("with a waker it gets in line"),
                     }
-                    Begun::Stays(stage) => {
-                        self.stage = stage;
-                        return Poll::Pending;
-                    }
-                    Begun::Goes(stage) => self.stage = stage,
-                },
+                }
                 Stage::Sent(mut sent) => {
                     let Poll::Ready(outcome) = sent.poll(waker) else {
                         self.stage = Stage::Sent(sent);
@@ -264,8 +369,11 @@ impl<T: Operation> Op<T> {
                     let operation = streaming.end();
                     return Poll::Ready(operation.finish(result));
                 }
-                Stage::Cancelled(operation) => {
-                    return Poll::Ready(operation.finish(Err(Errno(libc::ECANCELED).into())));
+                stage @ (Stage::Cancelled(..) | Stage::Ended(..)) => {
+                    self.stage = stage;
+                    let Some((output, served_by)) = self.over() else { unreachable!("it is over") };
+                    tell(Trace::of(served_by));
+                    return Poll::Ready(output);
                 }
                 Stage::Over => panic!("polled after its result was returned"),
             }
@@ -276,13 +384,12 @@ impl<T: Operation> Op<T> {
 impl<T: Operation> Drop for Op<T> {
     fn drop(&mut self) {
         match mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Fresh { file, mut operation, ticket: Some(ticket), .. } => {
-                file.core.slab.forsake(ticket);
-                leave(&file, operation.shape().kind);
+            Stage::Fresh { file, mut operation, ticket, .. } if ticket.is_some() => {
+                forsake(&file, operation.shape().kind, ticket);
             }
             // What has begun leaves by itself.
-            Stage::Fresh { ticket: None, .. } | Stage::Sent(_) | Stage::Streaming(_) => {}
-            Stage::Cancelled(_) | Stage::Over => {}
+            Stage::Fresh { .. } | Stage::Sent(_) | Stage::Streaming(_) => {}
+            Stage::Cancelled(..) | Stage::Ended(..) | Stage::Over => {}
         }
     }
 }

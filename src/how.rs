@@ -90,8 +90,14 @@ impl At {
 
 /// Reads and writes, which can be told how. Implemented by this crate only.
 pub trait Transfer: Operation {
+    /// The buffer, or the list of buffers.
+    type Buffer;
+
     #[doc(hidden)]
     fn how(&mut self) -> &mut How;
+
+    #[doc(hidden)]
+    fn into_buffer(self) -> Self::Buffer;
 }
 
 /// Transfers that are one call of the operating system. Implemented by this crate only.
@@ -192,10 +198,16 @@ mod transfers {
     use crate::op;
 
     macro_rules! transfers {
-        ($($name:ident<$buffer:ident>: $($more:ident),*;)+) => {$(
+        ($($name:ident<$buffer:ident>($field:ident): $($more:ident),*;)+) => {$(
             impl<B: $buffer> Transfer for op::$name<B> {
+                type Buffer = B;
+
                 fn how(&mut self) -> &mut How {
                     &mut self.at.how
+                }
+
+                fn into_buffer(self) -> B {
+                    self.$field
                 }
             }
             $(impl<B: $buffer> $more for op::$name<B> {})*
@@ -203,13 +215,13 @@ mod transfers {
     }
 
     transfers! {
-        Read<IoBufMut>: Once;
-        ReadExact<IoBufMut>: ;
-        Write<IoBuf>: Once, Writing;
-        WriteAll<IoBuf>: Writing;
-        ReadVectored<IoVecBufMut>: Once;
-        ReadExactVectored<IoVecBufMut>: ;
-        WriteVectored<IoVecBuf>: Once, Writing;
-        WriteAllVectored<IoVecBuf>: Writing;
+        Read<IoBufMut>(buffer): Once;
+        ReadExact<IoBufMut>(buffer): ;
+        Write<IoBuf>(buffer): Once, Writing;
+        WriteAll<IoBuf>(buffer): Writing;
+        ReadVectored<IoVecBufMut>(buffers): Once;
+        ReadExactVectored<IoVecBufMut>(buffers): ;
+        WriteVectored<IoVecBuf>(buffers): Once, Writing;
+        WriteAllVectored<IoVecBuf>(buffers): Writing;
     }
 }

@@ -70,6 +70,8 @@ pub mod batch;
 mod completion;
 mod driver;
 mod future;
+mod notify;
+mod refused;
 mod trace;
 // What other people's code calls, and which calls (1).
 mod adapters;
@@ -95,14 +97,16 @@ pub use file::File;
 pub use future::Op;
 pub use how::{Durability, Priority};
 pub use metadata::{Advice, Metadata};
+pub use notify::{Callback, Signalled};
 pub use open::{Direct, OpenOptions};
 pub use pool::{Acquire, BufPool, PooledBuf};
+pub use refused::{Busy, Refused};
 pub use request::{IoVec, OpKind, RawHandle, Request, RequestId};
 pub use route::{Route, RouteStep};
 pub use router::facts::{Alignment, Facts, FileKind, FileSystem};
 pub use router::fallback::{Reason, Reasons};
 pub use router::policy::{Policy, Why};
-pub use stats::{Anomalies, BackendStats, Histogram, InlineStats, Stats};
+pub use stats::{Anomalies, BackendStats, Histogram, InlineStats, NotificationStats, Stats};
 pub use trace::{Trace, Traced};
 
 /// The operations that [`Op`] runs: the types in the signatures of [`File`]'s methods.

@@ -48,7 +48,7 @@ impl Shape {
 /// An operation on a file; what [`Op`](crate::Op) runs. Implemented by this crate only.
 pub trait Operation: sealed::Sealed + Send + 'static {
     /// What it returns.
-    type Output;
+    type Output: Send + 'static;
 
     #[doc(hidden)]
     fn shape(&mut self) -> Shape;

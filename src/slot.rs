@@ -224,16 +224,28 @@ impl Slab {
 
     /// A live slot, or a place in the line where the bound allows none or others are waiting already.
     pub(crate) fn poll_acquire(&self, ticket: &mut Option<Ticket>, waker: &Waker) -> Poll<&Slot> {
-        if ticket.is_none() {
-            // The common case, without a reference to the waker.
-            let mut free = lock(&self.free);
-            let index = if free.line.is_empty() { self.pop(&mut free) } else { None };
-            drop(free);
-            if let Some(index) = index {
-                return Poll::Ready(self.activate(index));
-            }
+        // The common case, without a reference to the waker.
+        if ticket.is_none()
+            && let Some(slot) = self.try_acquire()
+        {
+            return Poll::Ready(slot);
         }
         self.poll_line(ticket, waker)
+    }
+
+    /// A live slot; `None` where the bound allows none or others are waiting already.
+    pub(crate) fn try_acquire(&self) -> Option<&Slot> {
+        let index = {
+            let mut free = lock(&self.free);
+            if free.line.is_empty() { self.pop(&mut free) } else { None }
+        };
+        index.map(|index| self.activate(index))
+    }
+
+    /// Lets all who wait in line look again.
+    pub(crate) fn wake_line(&self) {
+        let wakers: Vec<_> = lock(&self.free).line.iter_mut().filter_map(|waiter| waiter.waker.take()).collect();
+        wakers.into_iter().for_each(wake);
     }
 
     fn poll_line(&self, ticket: &mut Option<Ticket>, waker: &Waker) -> Poll<&Slot> {

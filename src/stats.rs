@@ -82,6 +82,9 @@ pub(crate) struct Counters {
     pub(crate) implausible: Counter,
     pub(crate) unknown_ids: Counter,
     pub(crate) undriven: Counter,
+    pub(crate) callbacks: Counter,
+    pub(crate) callback_panics: Counter,
+    pub(crate) signals: Counter,
     fallbacks: [Counter; Reason::ALL.len()],
 }
 
@@ -113,6 +116,22 @@ pub struct Stats {
     pub fallbacks: Vec<(Reason, u64)>,
     /// Misbehaviour that was noticed and contained; all 0 in a healthy process.
     pub anomalies: Anomalies,
+    /// Callbacks and signals.
+    pub notifications: NotificationStats,
+}
+
+/// Who was told of an end without asking.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NotificationStats {
+    /// Callbacks that were called, those of signals among them.
+    pub callbacks: u64,
+    /// Callbacks that panicked.
+    pub panics: u64,
+    /// Operations that ended with a signal, whether or not it could be queued at once.
+    pub signals: u64,
+    /// Signals for which the kernel has no room now.
+    pub signals_waiting: u64,
 }
 
 impl Stats {

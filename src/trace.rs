@@ -74,10 +74,10 @@ impl<T: Operation> Traced<T> {
     /// # Panics
     /// Panics where the operation has already returned its result.
     pub fn wait(mut self) -> (T::Output, Trace) {
-        match (self.op.core(), self.op.cancelled()) {
+        match (self.op.core(), self.op.over()) {
             (Some(core), None) => crate::driver::block_on(&core, self),
-            (_, Some(output)) => (output, Trace::of(Trace::NONE)),
-            (None, None) => unreachable!("only a cancelled operation needs no engine"),
+            (_, Some((output, served_by))) => (output, Trace::of(served_by)),
+            (None, None) => unreachable!("only an operation that is over needs no engine"),
         }
     }
 

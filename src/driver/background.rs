@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::Driver;
 use super::parker::Parker;
 use crate::dispatch::{Core, REAP_MAX};
+use crate::notify;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::lock;
 
@@ -41,6 +42,11 @@ impl Driver {
         if self.attend_in_tokio(core) {
             return true;
         }
+        self.ensure_driven_for_callbacks(core)
+    }
+
+    /// The same for callbacks, which no executor's thread is to call: they may block.
+    pub(crate) fn ensure_driven_for_callbacks(&self, core: &Arc<Core>) -> bool {
         if !self.foreign.load(Ordering::SeqCst) {
             self.foreign.store(true, Ordering::SeqCst);
         }
@@ -74,7 +80,10 @@ impl Driver {
                 let Some(core) = core.upgrade() else { break };
                 core.flush();
                 core.reap(REAP_MAX);
-                core.driver.sleep(&core, &parker, None);
+                notify::run(&core, REAP_MAX);
+                if !notify::is_due(&core) {
+                    core.driver.sleep(&core, &parker, None);
+                }
             }
         };
         match std::thread::Builder::new().name("polyaio-driver".into()).spawn(run) {

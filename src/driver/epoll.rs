@@ -11,6 +11,7 @@ use super::parker::Parker;
 use crate::completion::Errno;
 use crate::dispatch::{Completing, Core, REAP_MAX};
 use crate::error::Error;
+use crate::notify;
 use crate::sync::atomic::Ordering;
 use crate::sync::lock;
 
@@ -57,7 +58,7 @@ impl Driver {
     pub(super) fn drive(&self, core: &Arc<Core>, parker: &Parker, timeout: Option<Duration>) {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS];
         let wait = || self.wait(&mut events, timeout);
-        let count = parker.sleep_in_kernel(&self.doorbell, || core.has_completions(), wait);
+        let count = parker.sleep_in_kernel(&self.doorbell, || core.has_completions() || notify::is_due(core), wait);
         self.report(core, &events[..count.unwrap_or(0)]);
         core.reap(REAP_MAX);
     }

@@ -16,6 +16,7 @@ use super::background::is_driver_thread;
 use super::doorbell::{Bell, Doorbell};
 use super::parker::Parker;
 use crate::dispatch::Core;
+use crate::notify;
 use crate::sync::atomic::{AtomicUsize, Ordering, fence};
 use crate::sync::{Mutex, lock, thread_mark};
 
@@ -44,6 +45,17 @@ pub(super) trait Driven {
 
     /// Completes what is there.
     fn reap(&self);
+
+    /// Calls callbacks whose time has come.
+    fn call_back(&self) {}
+
+    /// Whether callbacks are to be called before the next sleep.
+    fn has_callbacks(&self) -> bool {
+        false
+    }
+
+    /// The thread goes off to do something else: what has callbacks still needs somebody who collects.
+    fn retire(&self) {}
 
     /// Sleeps in the seat until something happens that may concern the thread, and completes what is there.
     fn drive(&self, parker: &Parker<Self::Bell>, timeout: Option<Duration>);
@@ -159,14 +171,17 @@ pub(super) fn wait<D: Driven, T>(
         while !parker.is_notified() {
             driven.flush();
             driven.reap();
+            driven.call_back();
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
                 return None;
             }
-            if !parker.is_notified() {
+            if !parker.is_notified() && !driven.has_callbacks() {
                 sleep(driven, parker, left);
             }
         }
+        // Also where the future is woken again and again.
+        driven.call_back();
         hand_over(driven);
     }
 }
@@ -176,6 +191,7 @@ pub(super) fn part<D: Driven>(driven: &D, parker: &Parker<D::Bell>) {
     // What was polled in here relied on this thread to flush, and on somebody to collect.
     driven.flush();
     hand_over(driven);
+    driven.retire();
     // A wake-up that an outer `block_on` of this thread waits for may have been taken by this one: let it look.
     parker.notify();
 }
@@ -197,6 +213,20 @@ impl Driven for Arc<Core> {
 
     fn reap(&self) {
         Core::reap(self, crate::dispatch::REAP_MAX);
+    }
+
+    fn call_back(&self) {
+        notify::run(self, crate::dispatch::REAP_MAX);
+    }
+
+    fn has_callbacks(&self) -> bool {
+        notify::is_due(self)
+    }
+
+    fn retire(&self) {
+        if self.notifications.live() > 0 && !notify::is_collecting(self) {
+            self.driver.ensure_driven_for_callbacks(self);
+        }
     }
 
     fn drive(&self, parker: &Parker, timeout: Option<Duration>) {
@@ -233,9 +263,21 @@ impl Driver {
         leave(core);
     }
 
-    /// As [`hand_over`].
-    pub(super) fn hand_over(&self, core: &Arc<Core>) {
+    /// As [`hand_over`], and for callbacks too.
+    pub(super) fn retire(&self, core: &Arc<Core>) {
         hand_over(core);
+        core.retire();
+    }
+
+    /// A callback's time has come: somebody who collects is to look before the next sleep.
+    pub(crate) fn summon(&self, core: &Arc<Core>) {
+        self.announce();
+        if self.seat.is_vacant() {
+            self.ensure_driven(core);
+        } else if !self.seat.is_mine() {
+            // Whoever sleeps there next takes the ring, if this one does not. The thread itself looks when it has left.
+            self.doorbell.ring();
+        }
     }
 
     /// As [`ensure_driven`].

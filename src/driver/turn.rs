@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::on_exit::OnExit;
 use super::parker::Parker;
 use crate::dispatch::Core;
+use crate::notify;
 use crate::sync::atomic::Ordering;
 use crate::sync::lock;
 
@@ -36,10 +37,15 @@ pub(crate) fn turn(core: &Arc<Core>, min: usize, max: usize, timeout: Option<Dur
         }
         drop(turning);
         driver.turners.fetch_sub(1, Ordering::SeqCst);
-        driver.hand_over(core);
+        driver.retire(core);
+        if core.notifications.is_ready() {
+            // More than this turn was to call: the program is to come again.
+            driver.announce();
+        }
         // A `block_on` of this thread may be around us.
         parker.notify();
     });
+    let mut called = 0;
     loop {
         parker.take_notified();
         // Before the flush: what is queued after it rings anew.
@@ -48,13 +54,15 @@ pub(crate) fn turn(core: &Arc<Core>, min: usize, max: usize, timeout: Option<Dur
         driver.glance(core);
         let ended = || (core.ended.ordered_value() - before) as usize;
         core.reap(max.saturating_sub(ended()));
+        called += notify::run(core, max.saturating_sub(called));
         let expired = deadline.is_some_and(|deadline| deadline <= Instant::now());
         let count = ended();
-        if count >= min.min(max) || expired {
+        // A callback may be of an operation that an earlier turn has counted, or that has ended in its caller.
+        if count.max(called) >= min.min(max) || expired {
             SEEN.set((core.slab.tag(), before + count as u64));
             return count;
         }
-        if !parker.is_notified() {
+        if !parker.is_notified() && !notify::is_due(core) {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             driver.sleep(core, &parker, left);
         }

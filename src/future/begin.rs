@@ -8,10 +8,10 @@ use std::task::{Poll, Waker};
 
 use crate::completion::Errno;
 use crate::descriptor::OpenFile;
-use crate::dispatch::Core;
+use crate::dispatch::{Core, REAP_MAX};
 use crate::driver;
 use crate::events::{self, Event};
-use crate::op::Operation;
+use crate::op::{Operation, Shape};
 use crate::request::{self, OpKind, Ranges};
 use crate::router::policy::Class;
 use crate::slot::{Slot, Ticket};
@@ -29,20 +29,24 @@ pub(super) enum Begun<T: Operation> {
     Goes(Stage<T>),
     /// The waker is registered.
     Stays(Stage<T>),
+    /// Nothing has happened: there is no slot, and nobody who would wait for one.
+    Busy(Arc<OpenFile>, T),
 }
 
-/// The first poll: everything that needs no backend, then the request. Comes back while it waits for a slot.
+/// The first poll: everything that needs no backend, then the request. Comes back while it waits for a slot, for which it
+/// gets in line with `waker`; without a waker it never does.
 pub(super) fn begin<T: Operation>(
     file: Arc<OpenFile>,
     mut operation: T,
     mut ticket: Option<Ticket>,
     mut done: u64,
-    waker: &Waker,
+    waker: Option<&Waker>,
 ) -> Begun<T> {
     let (mut shape, mut memory) = (operation.shape(), Ranges::default());
     // Such a file appends anyway, in its own order.
     shape.how.append &= !file.facts.append;
     operation.lend(&mut memory);
+    let mut reserved = None;
     if ticket.is_none() {
         let refused = match file.core.check() {
             Err(error) => Some(Err(error.into())),
@@ -51,9 +55,20 @@ pub(super) fn begin<T: Operation>(
         if let Some(result) = refused {
             return Begun::Over(operation.finish(result), Trace::NONE);
         }
+        if waker.is_none() && is_irrevocable(&file, &shape) {
+            let Poll::Ready(slot) = acquire(&file.core, &mut ticket, None) else {
+                return Begun::Busy(file.clone(), operation);
+            };
+            reserved = Some(slot);
+        }
         if !enter(&file, shape.kind) {
+            give_back(&file, reserved);
             return Begun::Over(operation.finish(Err(Errno(libc::EBADF).into())), Trace::NONE);
         }
+    } else if let Err(error) = file.core.check() {
+        // Its turn might never come: the slots may be those of operations that nobody looks after any more.
+        forsake(&file, shape.kind, ticket);
+        return Begun::Over(operation.finish(Err(error.into())), Trace::NONE);
     }
     if ticket.is_none() && shape.kind.is_transfer() {
         if let Some(stream) = &file.stream {
@@ -62,21 +77,26 @@ pub(super) fn begin<T: Operation>(
                 return Begun::Over(operation.finish(Err(error)), Trace::NONE);
             }
             let place = stream.enter(shape.kind);
-            return Begun::Goes(Stage::Streaming(Streaming::new(file, operation, shape, place)));
+            return Begun::Goes(Stage::Streaming(Streaming::new(file.clone(), operation, shape, place)));
         }
         // SAFETY: `operation` lends its memory for the call.
         match unsafe { file.inline(&shape, memory.left()) } {
             // A looping write goes on where this one stopped.
             Some(Ok(n)) if shape.whole && shape.kind == OpKind::Write && n > 0 && n < shape.length() => done = n,
             Some(outcome) => {
+                give_back(&file, reserved);
                 file.end();
                 return Begun::Over(operation.finish(outcome.map_err(io::Error::from)), Trace::INLINE);
             }
             None => {}
         }
     }
-    let slot = match acquire(&file.core, &mut ticket, waker) {
+    let slot = match reserved.map_or_else(|| acquire(&file.core, &mut ticket, waker), Poll::Ready) {
         Poll::Ready(slot) => slot,
+        Poll::Pending if waker.is_none() => {
+            leave(&file, shape.kind);
+            return Begun::Busy(file.clone(), operation);
+        }
         Poll::Pending => return Begun::Stays(Stage::Fresh { file: file.clone(), operation, ticket, done }),
     };
     let first = match file.first_step(&shape, memory.left(), Class::of(shape.kind, shape.position.is_some())) {
@@ -90,6 +110,29 @@ pub(super) fn begin<T: Operation>(
     let gate = file.gate(&shape, first);
     let launch = Launch { shape, memory, done, first, gate };
     Begun::Goes(Stage::Sent(launch.send(&file, slot, operation)))
+}
+
+/// Whether an operation cannot be taken back once it has begun, so that it needs its slot beforehand: a close refuses all
+/// others from then on, and a looping write may have written a part in the caller. On a stream only the close takes a slot.
+fn is_irrevocable(file: &OpenFile, shape: &Shape) -> bool {
+    let looping = shape.whole && shape.kind == OpKind::Write;
+    shape.kind == OpKind::Close || (looping && file.stream.is_none())
+}
+
+fn give_back(file: &OpenFile, reserved: Option<&Slot>) {
+    if let Some(slot) = reserved {
+        file.core.slab.put_back(slot);
+    }
+}
+
+/// Gives up a place in the line for a slot, and the operation that had it.
+pub(super) fn forsake(file: &OpenFile, kind: OpKind, ticket: Option<Ticket>) {
+    if let Some(ticket) = ticket
+        && !file.core.fork.is_child()
+    {
+        file.core.slab.forsake(ticket);
+        leave(file, kind);
+    }
 }
 
 /// Notes the begin of an operation; `false` where the file is closed.
@@ -114,8 +157,9 @@ pub(super) fn leave(file: &OpenFile, kind: OpKind) {
     }
 }
 
-/// A slot, or a place in the line for one.
-pub(super) fn acquire<'a>(core: &'a Arc<Core>, ticket: &mut Option<Ticket>, waker: &Waker) -> Poll<&'a Slot> {
+/// A slot, or a place in the line for one; without a waker only the slot.
+pub(super) fn acquire<'a>(core: &'a Arc<Core>, ticket: &mut Option<Ticket>, waker: Option<&Waker>) -> Poll<&'a Slot> {
+    let Some(waker) = waker else { return try_acquire(core) };
     let slot = core.slab.poll_acquire(ticket, waker);
     if slot.is_pending() {
         // Room comes with completions: see to it that they are collected.
@@ -123,8 +167,23 @@ pub(super) fn acquire<'a>(core: &'a Arc<Core>, ticket: &mut Option<Ticket>, wake
         if !driver::is_driving(core) {
             keep_driven(core, waker);
         }
+        // The engine's end may have let the line look before this one was in it.
+        if !core.state.is_open() {
+            request::wake_by_ref(waker);
+        }
     }
     slot
+}
+
+/// A slot, if one is free and nobody waits for it.
+fn try_acquire(core: &Arc<Core>) -> Poll<&Slot> {
+    let slot = core.slab.try_acquire().or_else(|| {
+        // Who tries again and again, and does nothing else, shall find room in the end.
+        core.flush();
+        core.reap(REAP_MAX);
+        core.slab.try_acquire()
+    });
+    slot.map_or(Poll::Pending, Poll::Ready)
 }
 
 /// Sees to it that somebody collects while a future is pending on an executor that is not ours. Where no thread can be had

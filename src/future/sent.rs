@@ -10,7 +10,7 @@ use std::task::{Poll, Waker};
 use crate::backend::CancelOutcome;
 use crate::completion::{Last, Outcome, Revoked};
 use crate::descriptor::OpenFile;
-use crate::dispatch::REAP_MAX;
+use crate::dispatch::{Core, REAP_MAX};
 use crate::driver;
 use crate::error::Error;
 use crate::op::Operation;
@@ -24,6 +24,13 @@ use super::gathering::Gathering;
 
 /// So many requests queued by one thread are submitted without waiting for the end of the tick.
 const FLUSH_AT: usize = 64;
+
+/// Submits what is queued, if that is much.
+pub(super) fn flush_many(core: &Core) {
+    if core.queued() >= FLUSH_AT {
+        core.flush();
+    }
+}
 
 /// The future side of a request.
 pub(super) struct Sent {
@@ -127,6 +134,19 @@ impl Sent {
             keep_driven(&core, waker);
         }
         result
+    }
+
+    /// Registers a waker, and leaves the queue to the caller. `false`: the result is there.
+    pub(super) fn watch(&mut self, waker: &Waker) -> bool {
+        // SAFETY: the future side has not left, so that the slot lives, and its owner is set.
+        let (slot, file) = unsafe { (self.slot.as_ref(), self.file()) };
+        if file.core.fork.is_child() {
+            return false;
+        }
+        if self.flush == Flush::Due {
+            self.flush = Flush::Yielded;
+        }
+        slot.completion.poll(waker).is_pending()
     }
 
     pub(super) fn cancel(&self) -> CancelOutcome {

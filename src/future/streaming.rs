@@ -243,7 +243,7 @@ impl<T: Operation> Streaming<T> {
         let mut first = self.file.first_for_stream(&self.shape)?;
         first.reasons.insert(Reason::NowaitUnsupported);
         let core = self.file.core.clone();
-        let Poll::Ready(slot) = acquire(&core, &mut self.ticket, waker) else { return Ok(false) };
+        let Poll::Ready(slot) = acquire(&core, &mut self.ticket, Some(waker)) else { return Ok(false) };
         core.counters.fallback(Reason::NowaitUnsupported);
         self.file.raise_fallback(Reason::NowaitUnsupported, None, Trace::INLINE, first.backend, self.shape.kind);
         // SAFETY: the operation lends the rest of its memory; it is first, and there is no step. The step ends by its request.

@@ -16,6 +16,10 @@ mod bed;
 mod batches;
 /// Readers beside writers.
 mod beside;
+/// `try_` calls, and what comes back of them.
+mod busy;
+/// `on_completion`: callbacks, for code without futures.
+mod callbacks;
 /// `cancel`: three answers, one result.
 mod cancel;
 /// `close`, and what was under way.
@@ -48,6 +52,8 @@ mod order;
 mod processes;
 /// Waiting for a stream without taking anything.
 mod ready;
+/// `signal_on_completion`: a queued signal per operation.
+mod signals;
 /// Lengths beyond 32 bits, and much data.
 mod sizes;
 /// Streams that know no non-blocking transfer: what workers do, and what is left when nobody waits for them any more.
@@ -298,6 +304,34 @@ suite! {
         a_read_that_waits,
         in_the_line_for_a_place,
         too_late,
+    }
+    busy {
+        the_buffer_comes_back,
+        a_close_that_finds_no_room_has_not_begun,
+        those_in_line_come_first,
+        what_needs_no_room_is_never_busy,
+        begun_in_order,
+        what_was_begun_in_the_caller_is_over,
+        every_buffer_is_accounted_for,
+    }
+    callbacks {
+        each_is_called_once_with_its_result,
+        never_inside_of_what_submits,
+        a_turn_calls_at_most_as_many_as_it_is_told,
+        they_submit_and_poll_and_wait,
+        what_panics_takes_nobody_along,
+        the_last_handle_dropped_in_one,
+        all_are_called_before_the_engine_has_ended,
+        streams_transfer_just_before,
+        cancelled_by_the_handle,
+        from_several_threads,
+        begun_before,
+    }
+    signals {
+        each_carries_its_number,
+        other_numbers_are_refused,
+        a_full_queue_loses_none,
+        the_engine_ends_before_they_are_taken,
     }
     driving {
         turn_waits_for_as_many_as_it_is_told,
