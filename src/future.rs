@@ -25,6 +25,7 @@ use crate::dispatch::Core;
 use crate::driver;
 use crate::events;
 use crate::op::Operation;
+use crate::request::RequestId;
 use crate::slot::Ticket;
 use crate::trace::{Trace, Traced};
 
@@ -93,7 +94,7 @@ impl<T: Operation> Op<T> {
     /// Panics where the operation has already returned its result.
     pub fn wait(mut self) -> T::Output {
         match (self.core(), self.cancelled()) {
-            (Some(core), None) => driver::block_on(&core, self),
+            (Some(core), None) => driver::block_on_one(&core, self, Self::awaits),
             (_, Some(output)) => output,
             (None, None) => unreachable!("only a cancelled operation needs no engine"),
         }
@@ -163,6 +164,14 @@ impl<T: Operation> Op<T> {
                 CancelOutcome::Cancelled
             }
             Stage::Over => CancelOutcome::Done,
+        }
+    }
+
+    /// The request that it waits for, if that is all.
+    pub(crate) fn awaits(&self) -> Option<RequestId> {
+        match &self.stage {
+            Stage::Sent(sent) => Some(sent.id()),
+            _ => None,
         }
     }
 

@@ -75,7 +75,7 @@ impl<T: Operation> Traced<T> {
     /// Panics where the operation has already returned its result.
     pub fn wait(mut self) -> (T::Output, Trace) {
         match (self.op.core(), self.op.cancelled()) {
-            (Some(core), None) => crate::driver::block_on(&core, self),
+            (Some(core), None) => crate::driver::block_on_one(&core, self, |traced| traced.op.awaits()),
             (_, Some(output)) => (output, Trace::of(Trace::NONE)),
             (None, None) => unreachable!("only a cancelled operation needs no engine"),
         }

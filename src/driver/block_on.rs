@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::on_exit::OnExit;
 use super::parker::Parker;
 use crate::dispatch::{Core, REAP_MAX};
+use crate::request::RequestId;
 
 thread_local! {
     /// The engine that this thread is inside [`block_on`] of.
@@ -23,14 +24,33 @@ pub(crate) fn is_driving(core: &Core) -> bool {
 
 /// Runs a future to its end on this thread, collecting completions meanwhile.
 pub(crate) fn block_on<F: Future>(core: &Arc<Core>, future: F) -> F::Output {
-    match block_on_until(core, future, None) {
+    block_on_one(core, future, |_| None)
+}
+
+/// The same for a future that is woken by the end of one request at a time, and by nothing else, as far as `awaits` names it:
+/// its backend may have the thread sleep for just that.
+pub(crate) fn block_on_one<F: Future>(
+    core: &Arc<Core>,
+    future: F,
+    awaits: impl Fn(&F) -> Option<RequestId>,
+) -> F::Output {
+    match run(core, future, None, awaits) {
         Some(output) => output,
         None => unreachable!("there is no deadline"),
     }
 }
 
-/// The same, until `deadline`: `None` when it has passed.
+/// As [`block_on`], until `deadline`: `None` when it has passed.
 pub(crate) fn block_on_until<F: Future>(core: &Arc<Core>, future: F, deadline: Option<Instant>) -> Option<F::Output> {
+    run(core, future, deadline, |_| None)
+}
+
+fn run<F: Future>(
+    core: &Arc<Core>,
+    future: F,
+    deadline: Option<Instant>,
+    awaits: impl Fn(&F) -> Option<RequestId>,
+) -> Option<F::Output> {
     let mut future = pin!(future);
     let parker = Parker::current();
     let waker = Waker::from(parker.clone());
@@ -54,13 +74,15 @@ pub(crate) fn block_on_until<F: Future>(core: &Arc<Core>, future: F, deadline: O
             return None;
         }
         while !parker.is_notified() {
-            core.flush();
+            let awaited = awaits(future.as_ref().get_ref());
+            core.flush_attending(awaited);
             core.reap(REAP_MAX);
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
                 return None;
             }
-            if !parker.is_notified() {
+            // Who waits for one request need not sit: others who want the seat taken sit down, or are nudged to.
+            if !parker.is_notified() && !awaited.is_some_and(|id| core.wait_for(id)) {
                 core.driver.sleep(core, &parker, left);
             }
         }

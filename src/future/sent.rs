@@ -14,7 +14,7 @@ use crate::dispatch::REAP_MAX;
 use crate::driver;
 use crate::error::Error;
 use crate::op::Operation;
-use crate::request;
+use crate::request::{self, RequestId};
 use crate::router::strict::Asking;
 use crate::slot::Slot;
 use crate::trace::Trace;
@@ -127,6 +127,12 @@ impl Sent {
             keep_driven(&core, waker);
         }
         result
+    }
+
+    /// The request.
+    pub(super) fn id(&self) -> RequestId {
+        // SAFETY: the future side has not left, so that the slot lives.
+        unsafe { self.slot.as_ref() }.id()
     }
 
     pub(super) fn cancel(&self) -> CancelOutcome {
