@@ -124,10 +124,10 @@ impl Future for Pump<'_> {
         let Pump { file, places, flying } = &mut *self;
         let mut count = 0;
         for read in flying.iter_mut() {
-            if let Poll::Ready(BufResult(n, buffer)) = Pin::new(&mut *read).poll(context) {
+            // At great depths a queue is sent in the first poll, and a read may be over by its end.
+            while let Poll::Ready(BufResult(n, buffer)) = Pin::new(&mut *read).poll(context) {
                 assert_eq!(n.expect("readable"), BLOCK);
                 *read = file.read_at(buffer, places.next());
-                assert!(Pin::new(read).poll(context).is_pending());
                 count += 1;
             }
         }
