@@ -80,6 +80,16 @@ pub trait Backend: Send + Sync {
         None
     }
 
+    /// Lends the backend the calling thread, which has nothing to wait for but the end of `id`: sleeps until that, and
+    /// completes the request. `false`: it is not here, or is waited for by others; then the thread sleeps elsewhere.
+    ///
+    /// For backends that would otherwise wake a thread of their own, and from there the one that waits. What
+    /// [`Batch::attended`] has named is asked for in this way until it is over. May return early, but not later than the end.
+    fn wait_for(&self, id: RequestId) -> bool {
+        let _ = id;
+        false
+    }
+
     /// Tries to stop a request that the backend has taken.
     fn cancel(&self, id: RequestId) -> CancelOutcome {
         let _ = id;
@@ -185,6 +195,9 @@ pub struct Capabilities {
     pub revocable: bool,
     /// Whether completions have to be collected by [`Backend::reap`].
     pub reaped: bool,
+    /// Whether a file may make [`Backend::submit`] block all the same. Then each submission is timed, and a file whose requests
+    /// hold their caller up begins elsewhere for a while.
+    pub may_block: bool,
     /// How many requests it holds at the most; more are `Busy`.
     pub queue_bound: usize,
 }
@@ -203,6 +216,7 @@ impl Capabilities {
             cancel: false,
             revocable: false,
             reaped: false,
+            may_block: true,
             queue_bound,
         }
     }
@@ -239,6 +253,7 @@ pub struct Batch<'a> {
     pub(crate) busy: &'a mut VecDeque<Request>,
     /// The backend looks at [`Request::is_abandoned`] by itself.
     pub(crate) revocable: bool,
+    pub(crate) attended: Option<RequestId>,
 }
 
 impl Batch<'_> {
@@ -255,6 +270,12 @@ impl Batch<'_> {
     /// A number that tells the engine from every other of the process; never 0.
     pub fn engine(&self) -> u64 {
         self.slab.tag()
+    }
+
+    /// The request for whose end the submitting thread is going to sleep in [`Backend::wait_for`]. Nobody else need be
+    /// woken for it. It may not be among these.
+    pub fn attended(&self) -> Option<RequestId> {
+        self.attended
     }
 
     /// Takes the next request.

@@ -34,7 +34,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, OnceLock, Weak};
 
 use self::background::Background;
-pub(crate) use self::block_on::{block_on, block_on_until, is_driving};
+pub(crate) use self::block_on::{block_on, block_on_one, block_on_until, is_driving};
 use self::doorbell::Doorbell;
 use self::epoll::new_epoll;
 use self::outside::Outside;

@@ -26,6 +26,7 @@ use crate::driver;
 use crate::events;
 use crate::op::Operation;
 use crate::refused::Busy;
+use crate::request::RequestId;
 use crate::slot::Ticket;
 use crate::trace::{Trace, Traced};
 
@@ -99,7 +100,7 @@ impl<T: Operation> Op<T> {
     /// Panics where the operation has already returned its result.
     pub fn wait(mut self) -> T::Output {
         match (self.core(), self.over()) {
-            (Some(core), None) => driver::block_on(&core, self),
+            (Some(core), None) => driver::block_on_one(&core, self, Self::awaits),
             (_, Some((output, _))) => output,
             (None, None) => unreachable!("only an operation that is over needs no engine"),
         }
@@ -247,6 +248,14 @@ impl<T: Operation> Op<T> {
             Stage::Sent(sent) => sent.watch(waker),
             // Streams transfer in the poll that returns the result.
             Stage::Streaming(_) | Stage::Cancelled(..) | Stage::Ended(..) | Stage::Over => false,
+        }
+    }
+
+    /// The request that it waits for, if that is all.
+    pub(crate) fn awaits(&self) -> Option<RequestId> {
+        match &self.stage {
+            Stage::Sent(sent) => Some(sent.id()),
+            _ => None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Whether submitting holds the caller up: every submission is timed, and what is slow is looked at closely.
 //!
-//! A backend promises not to block in `submit`, but kernel AIO cannot keep that promise alone: a file system may do
+//! A backend promises not to block in `submit`, but kernel AIO cannot keep that promise alone (`Capabilities::may_block`): a file system may do
 //! synchronously what should be asynchronous (metadata that has to be read, a write that needs blocks, no NOWAIT to say so).
 //! Which request of a batch it was cannot be told, and a thread that was preempted looks slow as well. So a slow batch only
 //! makes its lane *suspicious*: for a while each transfer is submitted on its own, and counts as slow only where the thread

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::backend::{Backend, Batch, Completions, Wait};
 use crate::completion::{Errno, Last, Outcome};
-use crate::request::{self, Anomaly, Body, IoVec, OpKind, Owner, RawHandle, Request};
+use crate::request::{self, Anomaly, Body, IoVec, OpKind, Owner, RawHandle, Request, RequestId};
 use crate::router::facts::Alignment;
 use crate::slot::{Slab, Slot};
 
@@ -129,6 +129,16 @@ impl Bench {
 
     /// Submits once; everything that the backend did not take comes back in order.
     pub(crate) fn submit(&self, backend: &dyn Backend, requests: impl IntoIterator<Item = Request>) -> Leftover {
+        self.submit_attending(backend, None, requests)
+    }
+
+    /// The same, by a thread that is going to wait for one of them.
+    pub(crate) fn submit_attending(
+        &self,
+        backend: &dyn Backend,
+        attended: Option<RequestId>,
+        requests: impl IntoIterator<Item = Request>,
+    ) -> Leftover {
         let (mut queue, mut refused, mut busy) = (requests.into_iter().collect(), Vec::new(), VecDeque::new());
         backend.submit(&mut Batch {
             slab: &self.slab,
@@ -136,6 +146,7 @@ impl Bench {
             refused: &mut refused,
             busy: &mut busy,
             revocable: true,
+            attended,
         });
         busy.append(&mut queue);
         Leftover { refused, busy }

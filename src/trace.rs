@@ -75,7 +75,7 @@ impl<T: Operation> Traced<T> {
     /// Panics where the operation has already returned its result.
     pub fn wait(mut self) -> (T::Output, Trace) {
         match (self.op.core(), self.op.over()) {
-            (Some(core), None) => crate::driver::block_on(&core, self),
+            (Some(core), None) => crate::driver::block_on_one(&core, self, |traced| traced.op.awaits()),
             (_, Some((output, served_by))) => (output, Trace::of(served_by)),
             (None, None) => unreachable!("only an operation that is over needs no engine"),
         }

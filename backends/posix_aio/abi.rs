@@ -4,11 +4,13 @@
 //! with an empty `librt` beside it: linking against both is right everywhere.
 //!
 //! # References
-//! `aio(7)`, `aio_read(3)`, `aio_error(3)`, `aio_suspend(3)`, `aio_cancel(3)`, `fcntl(2)`; `rt/` in glibc's source.
+//! `aio(7)`, `aio_read(3)`, `lio_listio(3)`, `aio_error(3)`, `aio_suspend(3)`, `aio_cancel(3)`, `aio_init(3)`, `fcntl(2)`;
+//! `rt/` in glibc's source.
 
 #![allow(unsafe_code)]
 
 use std::cell::UnsafeCell;
+use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::ptr;
 
@@ -23,11 +25,55 @@ cfg_if::cfg_if! {
         unsafe extern "C" {
             fn aio_read64(block: *mut libc::aiocb) -> libc::c_int;
             fn aio_write64(block: *mut libc::aiocb) -> libc::c_int;
+            fn lio_listio64(
+                mode: libc::c_int,
+                list: *const *mut libc::aiocb,
+                count: libc::c_int,
+                event: *mut libc::sigevent,
+            ) -> libc::c_int;
         }
     } else {
-        use libc::{aio_read as aio_read64, aio_write as aio_write64};
+        use libc::{aio_read as aio_read64, aio_write as aio_write64, lio_listio as lio_listio64};
     }
 }
+
+cfg_if::cfg_if! {
+    if #[cfg(target_env = "gnu")] {
+        /// `struct aioinit` of `<aio.h>`, which the `libc` crate has not.
+        #[repr(C)]
+        struct AioInit {
+            threads: libc::c_int,
+            requests: libc::c_int,
+            unused: [libc::c_int; 4],
+            /// Seconds after which idle threads end; 0 leaves it as it is.
+            idle_time: libc::c_int,
+            reserved: libc::c_int,
+        }
+
+        unsafe extern "C" {
+            fn aio_init(init: *const AioInit);
+        }
+
+        /// Tells the C library how many threads to have at the most, and how many requests to expect. Does nothing once it
+        /// has served any.
+        pub(super) fn init(threads: usize, requests: usize) {
+            let number = |number: usize| libc::c_int::try_from(number).unwrap_or(libc::c_int::MAX);
+            let (threads, requests) = (number(threads), number(requests));
+            let init = AioInit { threads, requests, unused: [0; 4], idle_time: 0, reserved: 0 };
+            // SAFETY: the structure is read during the call.
+            unsafe { aio_init(&raw const init) };
+        }
+    } else {
+        /// There is nothing to tell.
+        pub(super) fn init(_threads: usize, _requests: usize) {}
+    }
+}
+
+/// Control blocks of one [`start_list`] at the most: the C library puts arrays of the list's length on the stack.
+pub(super) const LIST_MAX: usize = 64;
+
+/// What a control block is filled with before it is used.
+const POISON: u8 = 0xa5;
 
 /// What to ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +84,13 @@ pub(super) enum Call {
     SyncAll,
     /// `fdatasync`.
     SyncData,
+}
+
+impl Call {
+    /// Whether it moves bytes. A list can have no others.
+    pub(super) fn is_transfer(self) -> bool {
+        matches!(self, Self::Read | Self::Write)
+    }
 }
 
 /// One operation, as a control block describes it.
@@ -66,10 +119,10 @@ pub(super) enum Cancelled {
 
 /// A control block. It stays where it is for as long as the C library may look at it.
 ///
-/// It is *in flight* from a [`send`](Self::send) that succeeded to the [`collect`](Self::collect) that returned an outcome.
+/// It is *in flight* from a [`start`](Self::start) that succeeded to the [`collect`](Self::collect) that returned an outcome.
 pub(super) struct Block(UnsafeCell<libc::aiocb>);
 
-// SAFETY: a control block is bound to no thread; `send` and `collect` demand that callers take turns.
+// SAFETY: a control block is bound to no thread; `start` and `collect` demand that callers take turns.
 unsafe impl Send for Block {}
 // SAFETY: as above. What is shared is the address.
 unsafe impl Sync for Block {}
@@ -85,20 +138,30 @@ impl Block {
         self.0.get()
     }
 
-    /// Hands the operation to the C library. Whatever the block held before is overwritten.
-    ///
-    /// # Errors
-    /// `EAGAIN`, `ENOMEM`: no room, or no thread to be had. Then the block is not in flight.
+    /// Writes the operation into the block. Whatever it held before is overwritten; what the C library keeps in it for itself
+    /// gets a pattern that shows whether it has.
     ///
     /// # Safety
-    /// The block is not in flight, and nobody else uses it meanwhile. While it is in flight it stays where it is, the
-    /// descriptor stays open, and the memory is valid for the call, and used by nobody else.
-    pub(super) unsafe fn send(&self, operation: &Operation) -> Result<(), Errno> {
-        // SAFETY: zeroes are values, see `new`. Its `aio_reqprio` must stay 0: others would reorder a descriptor's queue.
-        let mut block: libc::aiocb = unsafe { std::mem::zeroed() };
+    /// The block is not in flight, and nobody else uses it meanwhile.
+    pub(super) unsafe fn prepare(&self, operation: &Operation) {
+        // SAFETY: numbers and pointers, for which any bytes are values.
+        let mut block: libc::aiocb = unsafe {
+            let mut block = MaybeUninit::<libc::aiocb>::uninit();
+            block.as_mut_ptr().cast::<u8>().write_bytes(POISON, size_of::<libc::aiocb>());
+            block.assume_init()
+        };
         block.aio_fildes = operation.fd;
+        block.aio_lio_opcode = match operation.call {
+            Call::Read => libc::LIO_READ,
+            Call::Write => libc::LIO_WRITE,
+            Call::SyncAll | Call::SyncData => libc::LIO_NOP,
+        };
+        // Any other would reorder a descriptor's queue.
+        block.aio_reqprio = 0;
         block.aio_buf = operation.memory.cast();
         block.aio_nbytes = operation.length;
+        // SAFETY: as above.
+        block.aio_sigevent = unsafe { std::mem::zeroed() };
         block.aio_sigevent.sigev_notify = libc::SIGEV_NONE;
         let at = self.0.get();
         // SAFETY: the caller has the block for itself. The offset has eight bytes, also where `off_t` has four: what follows
@@ -107,9 +170,21 @@ impl Block {
             at.write(block);
             (&raw mut (*at).aio_offset).cast::<i64>().write_unaligned(operation.offset);
         }
+    }
+
+    /// Hands the operation to the C library.
+    ///
+    /// # Errors
+    /// `EAGAIN`, `ENOMEM`: no room, or no thread to be had. Then the block is not in flight.
+    ///
+    /// # Safety
+    /// The block is [prepared](Self::prepare) for this call. While it is in flight it stays where it is, the descriptor stays
+    /// open, and the memory is valid for the call, and used by nobody else.
+    pub(super) unsafe fn start(&self, call: Call) -> Result<(), Errno> {
+        let at = self.0.get();
         // SAFETY: the caller's promises are what the functions ask for.
         let answer = unsafe {
-            match operation.call {
+            match call {
                 Call::Read => aio_read64(at),
                 Call::Write => aio_write64(at),
                 Call::SyncAll => libc::aio_fsync(libc::O_SYNC, at),
@@ -117,6 +192,31 @@ impl Block {
             }
         };
         if answer == 0 { Ok(()) } else { Err(Errno::last()) }
+    }
+
+    /// Both at once.
+    ///
+    /// # Errors
+    /// # Safety
+    /// As [`prepare`](Self::prepare) and [`start`](Self::start).
+    pub(super) unsafe fn send(&self, operation: &Operation) -> Result<(), Errno> {
+        // SAFETY: forwarded to the caller.
+        unsafe {
+            self.prepare(operation);
+            self.start(operation.call)
+        }
+    }
+
+    /// Whether the C library has taken it, after a [`start_list`] that failed or was not called: then it is in flight.
+    ///
+    /// glibc leaves what it has no memory for untouched, and where it has no thread it says so in the block.
+    ///
+    /// # Safety
+    /// The block is prepared, and was not collected since.
+    pub(super) unsafe fn was_taken(&self) -> bool {
+        // SAFETY: glibc reads a number. That of one that it has taken is under its lock.
+        let errno = unsafe { libc::aio_error(self.0.get()) };
+        ![libc::c_int::from_ne_bytes([POISON; size_of::<libc::c_int>()]), libc::EAGAIN, libc::ENOMEM].contains(&errno)
     }
 
     /// What became of the operation, if it is over: then the block is no longer in flight.
@@ -135,6 +235,27 @@ impl Block {
         // SAFETY: it is over, and asked for once: afterwards it is not in flight.
         let count = unsafe { libc::aio_return(at) };
         Some(if errno == 0 { u64::try_from(count).map_err(|_| Errno(libc::EIO)) } else { Err(Errno(errno)) })
+    }
+}
+
+/// Hands several transfers to the C library in one call of `lio_listio`, in order; at most [`LIST_MAX`].
+///
+/// # Errors
+/// Some were not taken, others may be in flight: [`Block::was_taken`] tells.
+///
+/// # Safety
+/// As [`Block::start`], for each of them.
+pub(super) unsafe fn start_list<'a>(blocks: impl Iterator<Item = &'a Block>) -> Result<(), Errno> {
+    let mut list = [ptr::null_mut(); LIST_MAX];
+    let mut count = 0;
+    for (place, block) in list.iter_mut().zip(blocks) {
+        *place = block.0.get();
+        count += 1;
+    }
+    // SAFETY: the list lives across the call, and what it names lives by the caller's promise. No event: nobody is told.
+    match unsafe { lio_listio64(libc::LIO_NOWAIT, list.as_ptr(), count, ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(Errno::last()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! POSIX AIO through the C library: `aio_read`, `aio_write`, `aio_fsync`.
+//! POSIX AIO through the C library: `aio_read`, `aio_write`, `aio_fsync`, `lio_listio`.
 //!
 //! On Linux the C library is glibc, which serves requests on threads of its own, one at a time per descriptor. The backend
 //! gets from it what it can give: a file's requests are spread over duplicates of its descriptor, and one thread waits for
@@ -10,6 +10,7 @@
 //! | `probe.rs` | what the machine allows, or the reason why not |
 //! | `submit.rs` | from a batch to the seats |
 //! | `seats.rs` | which request goes to the C library when, and through which descriptor; cancelling |
+//! | `seats/send.rs` | handing requests over, several in one call |
 //! | `duplicates.rs` | the descriptors of each file |
 //! | `suspend.rs` | where the reaper sleeps, and how it is woken |
 //! | `reap.rs` | the thread that ends requests |
@@ -17,7 +18,8 @@
 //! Four rules hold it together:
 //! - *Control blocks never move*: they lie in one table, and each is sent, asked and collected under one lock.
 //! - *Few are at the C library, all others wait here*: whatever the queue depth, its lists stay short.
-//! - *Only the reaper sleeps on control blocks*: what others take back is not used again before it is awake.
+//! - *A control block that somebody sleeps on is not used again*: the reaper sleeps on those of the seats, and a thread that
+//!   waits for nothing but one request on that one's.
 //! - *Duplicates live as long as their descriptor*: closing one any earlier would drop the process's `fcntl` locks.
 
 mod abi;
@@ -148,13 +150,19 @@ impl State {
         self.bell.settle(&mut self.seats);
     }
 
-    /// For the reaper: sends what there is room for, also where the bell hangs; so it is taken down before.
+    /// Whether the reaper has nothing to wait for.
+    fn is_idle(&self) -> bool {
+        // At the end it waits for all, also for those that others wait for.
+        if self.closing { self.seats.flights() == 0 } else { self.seats.unattended() == 0 }
+    }
+
+    /// For who has ended requests: sends what there is room for, also where the bell hangs; so it is taken down before.
     fn fill(&mut self, leaving: &mut Leaving) {
         let Self { seats, bell, .. } = self;
         if seats.wants_closed() {
             bell.release(seats);
         }
-        seats.fill(leaving);
+        seats.fill(leaving, None);
     }
 
     /// For the reaper: it has listed what it is going to sleep on.
@@ -176,17 +184,24 @@ impl Backend for PosixAio {
         capabilities.serves = Serves::Seekable;
         capabilities.vectored = false;
         capabilities.cancel = true;
+        // For a lock of the C library at the most, which it holds for moments: no file has to do with that.
+        capabilities.may_block = false;
         capabilities
     }
 
     fn submit(&self, batch: &mut Batch<'_>) {
-        if !self.serves(batch.engine()) || self.is_child() {
+        // Not in a child of `fork(2)`: there the engine does not get here.
+        if !self.serves(batch.engine()) {
             while let Some(request) = batch.take() {
                 batch.put_back(request, Refusal::Unsupported(Errno(libc::EOPNOTSUPP)));
             }
             return;
         }
         submit::submit(&self.shared, batch);
+    }
+
+    fn wait_for(&self, id: RequestId) -> bool {
+        reap::wait_for(&self.shared, id)
     }
 
     fn cancel(&self, id: RequestId) -> CancelOutcome {

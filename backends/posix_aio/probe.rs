@@ -1,8 +1,9 @@
 //! Can POSIX AIO serve here, how many requests at once, and if not, why not and what to do about it.
 
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::abi;
+use super::abi::{self, LIST_MAX};
 use super::seats::{DEPTH, SEATS};
 use crate::completion::Errno;
 
@@ -33,6 +34,8 @@ pub(super) struct Limits {
     pub(super) bound: usize,
     /// Requests that the C library has at the most.
     pub(super) blocks: usize,
+    /// Requests of one `lio_listio` at the most.
+    pub(super) list: usize,
     /// Descriptors with requests at the C library at the most.
     pub(super) seats: usize,
     /// Descriptors of one file at the most.
@@ -43,6 +46,18 @@ pub(super) struct Limits {
 
 /// The process that has used the C library's threads first. `std`'s atomic: a `static`, and no model explores it.
 static USED_BY: AtomicU32 = AtomicU32::new(0);
+
+/// Threads of the C library at the most: one for each seat, and as many more as are glibc's own default with that, which are
+/// for the program, or for a second engine.
+pub(super) const THREADS: usize = SEATS + 4;
+
+/// Tells the C library, once and before the first request, how many threads it may have. Where the program has made
+/// requests before, it has the ones that it was told then, and this changes nothing.
+pub(super) fn size_once() {
+    static SIZED: Once = Once::new();
+    // Requests of one engine, its bell's two, and as many again.
+    SIZED.call_once(|| abi::init(THREADS, 2 * (SEATS * DEPTH + 2)));
+}
 
 /// Notes that this process uses the C library's threads from now on.
 pub(super) fn note_use() {
@@ -90,6 +105,7 @@ pub(super) fn look(options: Options) -> Result<Limits, NotStarted> {
     Ok(Limits {
         bound: options.queue_depth,
         blocks: (seats * DEPTH).min(most - 1),
+        list: LIST_MAX.min(listed),
         seats,
         spread: options.spread.min(seats),
         // What a program may open is its own: an eighth of it at the most.
@@ -115,6 +131,7 @@ mod tests {
         let limits = look(Options { queue_depth: 7, spread: 99 }).expect("glibc, and no child of fork");
         assert_eq!((limits.bound, limits.spread), (7, limits.seats));
         assert!(limits.seats == SEATS && limits.blocks == SEATS * DEPTH && limits.duplicates >= 1, "{limits:?}");
+        assert!((2..=LIST_MAX).contains(&limits.list), "{limits:?}");
     }
 
     #[test]

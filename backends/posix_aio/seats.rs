@@ -11,6 +11,8 @@
 
 #![allow(unsafe_code)]
 
+mod send;
+
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
@@ -21,6 +23,7 @@ use super::submit::describe;
 use crate::backend::CancelOutcome;
 use crate::completion::{Errno, Outcome};
 use crate::request::{Request, RequestId};
+use send::Staged;
 
 /// Descriptors with requests at the C library at the most: fewer than glibc's threads, of which the program may use some.
 pub(super) const SEATS: usize = 16;
@@ -32,6 +35,8 @@ struct Flight {
     request: Request,
     /// Index of its control block.
     block: usize,
+    /// A thread waits for it in [`wait_for`](super::reap::wait_for): the reaper need not be woken for it.
+    attended: bool,
 }
 
 /// A descriptor with requests at the C library.
@@ -66,15 +71,27 @@ pub(super) struct Seats {
     blocks: Box<[Block]>,
     /// Blocks that are not in flight.
     free: Vec<usize>,
-    /// Such as were taken back by others than the reaper, which may still look at them in its sleep.
+    /// What is at the end of the seats' queues and not sent, in order.
+    staged: Vec<Staged>,
+    /// Requests of one list at the most.
+    list_max: usize,
+    /// Such as are not in flight, but may be looked at by the reaper in its sleep.
     limbo: Vec<usize>,
+    /// The reaper sleeps, or has not looked at the seats since.
+    listed: bool,
+    /// Blocks that other threads sleep on, one entry for each thread.
+    watched: Vec<usize>,
+    /// Such of them as are no longer in flight.
+    orphans: Vec<usize>,
     /// Files with requests that wait for room, longest waiting first; each once.
     backlog: VecDeque<RawFd>,
     /// Requests at the C library.
     flights: usize,
-    /// These, and those that wait.
+    /// Those of them that no thread waits for by itself.
+    unattended: usize,
+    /// All requests at the C library, and those that wait.
     held: usize,
-    /// A seat was taken since it was last asked.
+    /// A seat was given something for the reaper to end, and had nothing, since that was last asked.
     taken: bool,
     /// A descriptor whose queue must not be added to.
     closed: Option<RawFd>,
@@ -88,9 +105,15 @@ impl Seats {
             seats: (0..limits.seats).map(seat).collect(),
             blocks: (0..limits.blocks).map(|_| Block::new()).collect(),
             free: (0..limits.blocks).rev().collect(),
+            staged: Vec::with_capacity(limits.blocks),
+            list_max: limits.list,
             limbo: Vec::new(),
+            listed: false,
+            watched: Vec::new(),
+            orphans: Vec::new(),
             backlog: VecDeque::new(),
             flights: 0,
+            unattended: 0,
             held: 0,
             taken: false,
             closed: None,
@@ -107,15 +130,26 @@ impl Seats {
         self.flights
     }
 
-    /// Whether a seat was taken since the last call.
+    /// Those of them that the reaper has to end.
+    pub(super) fn unattended(&self) -> usize {
+        self.unattended
+    }
+
+    /// Whether there is a seat that the reaper does not know of, since the last call.
     pub(super) fn seat_was_taken(&mut self) -> bool {
         std::mem::take(&mut self.taken)
     }
 
-    /// Adds the first request of each seat to a list.
-    pub(super) fn list_heads(&self, list: &mut Vec<*const libc::aiocb>) {
-        let heads = self.seats.iter().filter_map(|seat| seat.flights.front());
-        list.extend(heads.map(|flight| self.blocks[flight.block].address()));
+    /// Adds the first request of each seat to a list, to sleep on until the next [`harvest`](Self::harvest).
+    pub(super) fn list_heads(&mut self, list: &mut Vec<*const libc::aiocb>) {
+        self.listed = true;
+        list.extend(self.heads());
+    }
+
+    /// The first request of each seat.
+    pub(super) fn heads(&self) -> impl Iterator<Item = *const libc::aiocb> {
+        let first = self.seats.iter().filter_map(|seat| seat.flights.front());
+        first.map(|flight| self.blocks[flight.block].address())
     }
 
     /// The descriptor with most requests, and lets nothing be added to its queue until [`reopen`](Self::reopen).
@@ -149,8 +183,9 @@ impl Seats {
         self.held += 1;
     }
 
-    /// Sends as many of the requests that wait as there is room for.
-    pub(super) fn fill(&mut self, leaving: &mut Leaving) {
+    /// Sends as many of the requests that wait as there is room for. `attended`: one for which its thread is going to wait
+    /// by itself.
+    pub(super) fn fill(&mut self, leaving: &mut Leaving, attended: Option<RequestId>) {
         while let Some((place, seat)) = self.next() {
             let Some(fd) = self.backlog.remove(place) else { return };
             let file = self.files.of(fd);
@@ -165,15 +200,16 @@ impl Seats {
                 self.free_if_empty(seat);
                 continue;
             }
-            if let Err(request) = self.send(seat, request) {
+            let attended = Some(request.id()) == attended;
+            if let Err(request) = self.stage(seat, request, attended) {
                 self.put_back(fd, request);
                 self.free_if_empty(seat);
-                if self.flights == 0 {
-                    self.strand(leaving);
-                }
-                // A completion makes room.
-                return;
+                break;
             }
+        }
+        // Where there was no room for all, a completion makes some.
+        if !self.launch() && self.flights == 0 {
+            self.strand(leaving);
         }
     }
 
@@ -219,30 +255,6 @@ impl Seats {
         }
     }
 
-    /// Hands a request to the C library, or gives it back where there is no room.
-    fn send(&mut self, seat: usize, mut request: Request) -> Result<(), Request> {
-        let Ok(mut operation) = describe(&request) else { return Err(request) };
-        let Some(block) = self.free.pop() else { return Err(request) };
-        // SAFETY: the memory goes to the C library only, for what the kind says, until the outcome is collected.
-        if let [range] = unsafe { request.start() } {
-            (operation.memory, operation.length) = (range.base, range.len);
-        }
-        operation.fd = self.seats[seat].line;
-        // SAFETY: the block is not in flight, and stays where it is: the table is freed with `self`, when nothing is in flight.
-        // The engine keeps descriptor and memory until the request is complete, and the duplicate lives longer than that.
-        if let Err(_no_room) = unsafe { self.blocks[block].send(&operation) } {
-            // SAFETY: the C library has refused it, and holds no pointers of it.
-            unsafe { request.retract() };
-            self.free.push(block);
-            return Err(request);
-        }
-        let flights = &mut self.seats[seat].flights;
-        self.taken |= flights.is_empty();
-        flights.push_back(Flight { request, block });
-        self.flights += 1;
-        Ok(())
-    }
-
     /// Puts a request back that was the first to wait.
     fn put_back(&mut self, fd: RawFd, request: Request) {
         let waiting = &mut self.files.of(fd).waiting;
@@ -263,24 +275,97 @@ impl Seats {
 
     /// Takes what is over. Only for the reaper, while it is awake.
     pub(super) fn harvest(&mut self, done: &mut Vec<(Request, Outcome)>) {
+        self.listed = false;
         self.free.append(&mut self.limbo);
         for seat in 0..self.seats.len() {
-            while let Some(first) = self.seats[seat].flights.front() {
-                // SAFETY: the block is in flight; whoever collects holds `self` exclusively.
-                let Some(outcome) = (unsafe { self.blocks[first.block].collect() }) else { break };
-                if let Some(flight) = self.seats[seat].flights.pop_front() {
-                    self.free.push(flight.block);
-                    self.land(flight, outcome, done);
-                }
+            while let Some((request, outcome)) = self.take_first(seat) {
+                done.push((request, outcome));
             }
-            self.free_if_empty(seat);
         }
     }
 
-    fn land(&mut self, flight: Flight, outcome: Outcome, done: &mut Vec<(Request, Outcome)>) {
-        self.flights -= 1;
+    /// The same for a thread that waits for one request: takes that, and what was before it in its queue.
+    pub(super) fn harvest_one(
+        &mut self,
+        id: RequestId,
+        done: &mut Vec<(Request, Outcome)>,
+    ) -> Option<(Request, Outcome)> {
+        let (seat, _) = self.place(id)?;
+        while let Some((request, outcome)) = self.take_first(seat) {
+            if request.id() == id {
+                return Some((request, outcome));
+            }
+            done.push((request, outcome));
+        }
+        None
+    }
+
+    /// The first request of a seat, if it is over.
+    fn take_first(&mut self, seat: usize) -> Option<(Request, Outcome)> {
+        let first = self.seats[seat].flights.front()?;
+        // SAFETY: the block is in flight; whoever collects holds `self` exclusively.
+        let outcome = unsafe { self.blocks[first.block].collect() }?;
+        let flight = self.seats[seat].flights.pop_front()?;
+        let request = self.land(flight);
+        self.free_if_empty(seat);
+        Some((request, outcome))
+    }
+
+    /// Counts a request out that has been collected, and lets its block be used again.
+    fn land(&mut self, flight: Flight) -> Request {
         self.held -= 1;
-        done.push((flight.request, outcome));
+        self.depart(flight)
+    }
+
+    fn depart(&mut self, flight: Flight) -> Request {
+        self.flights -= 1;
+        self.unattended -= usize::from(!flight.attended);
+        if self.watched.contains(&flight.block) {
+            self.orphans.push(flight.block);
+        } else {
+            self.put_aside(flight.block);
+        }
+        flight.request
+    }
+
+    /// Lets a block that no other thread sleeps on be used again, once the reaper cannot look at it any more.
+    fn put_aside(&mut self, block: usize) {
+        let unused = if self.listed { &mut self.limbo } else { &mut self.free };
+        unused.push(block);
+    }
+
+    /// Where a request at the C library is: seat, and place in its queue.
+    fn place(&self, id: RequestId) -> Option<(usize, usize)> {
+        let at = |seat: usize| Some((seat, self.seats[seat].flights.iter().position(|f| f.request.id() == id)?));
+        (0..self.seats.len()).find_map(at)
+    }
+
+    /// The block of a request that is attended, for a thread to sleep on, until it is [unwatched](Self::unwatch). `None`:
+    /// it is over, or others end it.
+    pub(super) fn watch(&mut self, id: RequestId) -> Option<usize> {
+        let (seat, place) = self.place(id)?;
+        let flight = &self.seats[seat].flights[place];
+        let block = flight.attended.then_some(flight.block)?;
+        self.watched.push(block);
+        Some(block)
+    }
+
+    /// The address of a block.
+    pub(super) fn address(&self, block: usize) -> *const libc::aiocb {
+        self.blocks[block].address()
+    }
+
+    /// A thread does not sleep on the block any more.
+    pub(super) fn unwatch(&mut self, block: usize) {
+        if let Some(place) = self.watched.iter().position(|watched| *watched == block) {
+            self.watched.swap_remove(place);
+        }
+        if let Some(place) = self.orphans.iter().position(|orphan| *orphan == block)
+            && !self.watched.contains(&block)
+        {
+            self.orphans.swap_remove(place);
+            self.put_aside(block);
+        }
     }
 
     /// Ends a request that has not begun: it is in `done` then.
@@ -297,9 +382,8 @@ impl Seats {
             done.push((request, Err(Errno(libc::ECANCELED))));
             return CancelOutcome::Cancelled;
         }
-        let is_its = |seat: &usize| self.seats[*seat].flights.iter().any(|flight| flight.request.id() == id);
-        match (0..self.seats.len()).find(is_its) {
-            Some(seat) => self.cancel_flight(seat, id, done),
+        match self.place(id) {
+            Some((seat, _)) => self.cancel_flight(seat, id, done),
             None => CancelOutcome::Unknown,
         }
     }
@@ -324,16 +408,14 @@ impl Seats {
                 None => self.seats[seat].flights.push_back(flight),
                 Some(Err(Errno(libc::ECANCELED))) if asked => {
                     outcome = CancelOutcome::Cancelled;
-                    self.limbo.push(flight.block);
-                    self.land(flight, Err(Errno(libc::ECANCELED)), done);
+                    done.push((self.land(flight), Err(Errno(libc::ECANCELED))));
                 }
                 Some(Err(Errno(libc::ECANCELED))) => self.send_again(seat, flight),
                 Some(other) => {
                     if asked {
                         outcome = CancelOutcome::Done;
                     }
-                    self.limbo.push(flight.block);
-                    self.land(flight, other, done);
+                    done.push((self.land(flight), other));
                 }
             }
         }
@@ -342,17 +424,24 @@ impl Seats {
     }
 
     /// Sends a request that was taken back; where there is no room for it any more it waits as the first of its file.
-    fn send_again(&mut self, seat: usize, mut flight: Flight) {
-        self.limbo.push(flight.block);
-        self.flights -= 1;
+    fn send_again(&mut self, seat: usize, flight: Flight) {
+        let attended = flight.attended;
+        let mut request = self.depart(flight);
         // SAFETY: the C library has given it back unbegun.
-        unsafe { flight.request.retract() };
-        if let Err(request) = self.send(seat, flight.request) {
+        unsafe { request.retract() };
+        if let Err(request) = self.stage(seat, request, attended) {
             let fd = self.seats[seat].file;
             self.put_back(fd, request);
         }
+        self.launch();
         // The first of the seat may be another one now.
         self.taken = true;
+    }
+
+    /// Whether a thread sleeps on one of its own.
+    #[cfg(all(test, not(polyaio_loom)))]
+    pub(super) fn is_watched(&self) -> bool {
+        !self.watched.is_empty()
     }
 
     /// The address of every block, for tests.

@@ -41,7 +41,7 @@ pub(super) fn submit(shared: &Arc<Shared>, batch: &mut Batch<'_>) {
             }
         }
         let mut leaving = Leaving::default();
-        state.seats.fill(&mut leaving);
+        state.seats.fill(&mut leaving, batch.attended());
         state.alert(shared);
         leaving
     };

@@ -6,8 +6,10 @@
 
 #![allow(unsafe_code)]
 
+mod attended;
 mod cancelling;
 mod ends;
+mod library;
 
 use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Write};
@@ -188,6 +190,37 @@ fn a_hundred_thousand_requests_each_end_once() {
     }
     assert_eq!(held(&backend), 0);
     assert!(duplicates(&backend) >= SEATS / 3, "{} duplicates", duplicates(&backend));
+}
+
+/// However many are in flight on one file, the C library has few of them, and the reaper sleeps on fewer: neither a
+/// completion nor a wait costs more for it.
+#[test]
+fn five_thousand_in_flight_on_one_file() {
+    const COUNT: usize = 5000;
+    let _turn = busy();
+    let (bench, backend) = (Bench::new(), start(COUNT));
+    let (pipe, mut writer) = std::io::pipe().expect("a pipe");
+    let (requests, pendings): (Vec<_>, Vec<_>) = (0..COUNT).map(|_| slow(&bench, &pipe)).unzip();
+    submit(&bench, &backend, requests);
+    let (one_more, _pending) = slow(&bench, &pipe);
+    assert_eq!(bench.submit(&backend, [one_more]).busy.len(), 1, "no more than it says");
+    for left in (0..COUNT).rev() {
+        {
+            let state = backend.shared.lock();
+            let heads = state.seats.heads().count();
+            assert!(heads <= SEATS && state.seats.flights() <= SEATS * DEPTH, "with {left} to go");
+        }
+        release(&mut writer, 1);
+        if left % 100 == 0 {
+            let ended = || pendings.iter().filter(|pending| pending.peek().is_some()).count();
+            while ended() < COUNT - left {
+                std::thread::yield_now();
+            }
+        }
+    }
+    assert_eq!(duplicates(&backend), SEATS - 1);
+    pendings.into_iter().for_each(|pending| assert_eq!(wait(pending), (Ok(1), vec![7])));
+    assert_eq!(held(&backend), 0);
 }
 
 /// Whatever was in a control block before, and however often it was used.

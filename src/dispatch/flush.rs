@@ -9,18 +9,28 @@ use super::pending::{Scratch, Submit};
 use crate::backend::{Backend, Batch};
 use crate::completion::Errno;
 use crate::monitor::{Monitor, Timed};
-use crate::request::{Request, contain};
+use crate::request::{Request, RequestId, contain};
 use crate::slot::Slab;
 
 impl Core {
     /// Submits what is queued, and what that brings along: requests that go to another lane, or that waited for one that
     /// ended inside `submit`.
     pub(crate) fn flush(&self) {
+        self.flush_attending(None);
+    }
+
+    /// The same, by a thread that is then going to wait for nothing but `attended`, in [`wait_for`](Self::wait_for).
+    pub(crate) fn flush_attending(&self, attended: Option<RequestId>) {
         if self.fork.is_child() {
             return;
         }
-        let pass = || self.lanes.iter().filter(|lane| self.flush_lane(lane)).count();
+        let pass = || self.lanes.iter().filter(|lane| self.flush_lane(lane, attended)).count();
         while pass() > 0 {}
+    }
+
+    /// Sleeps until the request is over, where its backend lets the thread that waits do that. `false`: it has not slept.
+    pub(crate) fn wait_for(&self, id: RequestId) -> bool {
+        !self.fork.is_child() && self.lanes.iter().filter_map(|lane| lane.backend.as_ref()).any(|b| b.wait_for(id))
     }
 
     /// Flushes on behalf of a completion: at the end of the loop that completes, or now. Nobody may be waiting on this
@@ -33,11 +43,11 @@ impl Core {
     }
 
     /// Whether there was something to submit.
-    fn flush_lane(&self, lane: &Lane) -> bool {
+    fn flush_lane(&self, lane: &Lane, attended: Option<RequestId>) -> bool {
         let Some(backend) = &lane.backend else { return false };
         let last_resort = std::ptr::eq(lane, &raw const self.lanes[usize::from(self.pool)]);
-        let monitor = (!last_resort).then_some(&lane.monitor);
-        lane.pending.flush(&Submission { slab: &self.slab, lane, backend: backend.as_ref(), monitor })
+        let monitor = (!last_resort && lane.capabilities.may_block).then_some(&lane.monitor);
+        lane.pending.flush(&Submission { slab: &self.slab, lane, backend: backend.as_ref(), monitor, attended })
     }
 }
 
@@ -48,6 +58,8 @@ struct Submission<'a> {
     backend: &'a dyn Backend,
     /// `None`: there is nobody else.
     monitor: Option<&'a Monitor>,
+    /// What the submitting thread is going to wait for.
+    attended: Option<RequestId>,
 }
 
 impl Submit<Request> for Submission<'_> {
@@ -72,7 +84,7 @@ impl Submit<Request> for Submission<'_> {
         let Scratch { batch, busy, refused, .. } = scratch;
         let timed = Timed::start(batch, self.monitor);
         let revocable = self.lane.capabilities.revocable;
-        let mut offer = Batch { slab: self.slab, queue: batch, refused, busy, revocable };
+        let mut offer = Batch { slab: self.slab, queue: batch, refused, busy, revocable, attended: self.attended };
         let served = contain(|| self.backend.submit(&mut offer));
         timed.end(self.monitor, &self.lane.counters);
         if !served {

@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool as PlainBool, Ordering as Plain};
-use std::task::Poll;
 use std::time::Duration;
 
 use loom::thread;
@@ -72,9 +71,9 @@ impl Event {
     }
 
     /// As a future: leaves its waker, and then looks.
-    fn poll(&self, parker: &Arc<Parker<Kernel>>) -> Poll<()> {
+    fn poll(&self, parker: &Arc<Parker<Kernel>>) -> Result<(), Option<crate::request::RequestId>> {
         *lock(&self.waiter) = Some(parker.clone());
-        if self.happened.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+        if self.happened.load(Ordering::Acquire) { Ok(()) } else { Err(None) }
     }
 }
 
@@ -127,7 +126,7 @@ impl Driven for Engine {
         self.in_flight.load(Ordering::SeqCst) > 0
     }
 
-    fn flush(&self) {}
+    fn flush(&self, _: Option<crate::request::RequestId>) {}
 
     fn reap(&self) {
         if self.kernel.ring.load(Ordering::Acquire) == 0 {

@@ -8,7 +8,6 @@
 //! `models.rs` has loom run this under every interleaving: it knows nothing of the engine and of the kernel.
 
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::Driver;
@@ -17,6 +16,7 @@ use super::doorbell::{Bell, Doorbell};
 use super::parker::Parker;
 use crate::dispatch::Core;
 use crate::notify;
+use crate::request::RequestId;
 use crate::sync::atomic::{AtomicUsize, Ordering, fence};
 use crate::sync::{Mutex, lock, thread_mark};
 
@@ -40,8 +40,14 @@ pub(super) trait Driven {
     /// Whether a thread that sleeps has to sleep in the seat for something to happen.
     fn needs_driving(&self) -> bool;
 
-    /// Submits what is queued.
-    fn flush(&self);
+    /// Submits what is queued. The thread is then going to wait for nothing but `attended`, if that is named.
+    fn flush(&self, attended: Option<RequestId>);
+
+    /// Sleeps for one request only, where its backend lends itself to that. `false`: it has not slept.
+    fn wait_for(&self, id: RequestId) -> bool {
+        let _ = id;
+        false
+    }
 
     /// Completes what is there.
     fn reap(&self);
@@ -152,31 +158,35 @@ pub(super) fn ensure_driven<D: Driven>(driven: &D) -> bool {
     !is_vacant(driven) || driven.seat().nudge_one() || driven.attend()
 }
 
-/// Polls until the end, or until `deadline`, and collects meanwhile. The caller then [parts](part).
+/// Polls until the end, or until `deadline`, and collects meanwhile. What is pending may name the one request that it waits
+/// for. The caller then [parts](part).
 pub(super) fn wait<D: Driven, T>(
     driven: &D,
     parker: &Arc<Parker<D::Bell>>,
     deadline: Option<Instant>,
-    mut poll: impl FnMut() -> Poll<T>,
+    mut poll: impl FnMut() -> Result<T, Option<RequestId>>,
 ) -> Option<T> {
     loop {
         parker.take_notified();
-        if let Poll::Ready(output) = poll() {
-            return Some(output);
-        }
+        let awaited = match poll() {
+            Ok(output) => return Some(output),
+            Err(awaited) => awaited,
+        };
         if parker.is_notified() && deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             // A future that wakes itself in each poll.
             return None;
         }
         while !parker.is_notified() {
-            driven.flush();
+            driven.flush(awaited);
             driven.reap();
             driven.call_back();
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
                 return None;
             }
-            if !parker.is_notified() && !driven.has_callbacks() {
+            // Who waits for one request need not sit: others who want the seat taken sit down, or are nudged to.
+            let rests = !parker.is_notified() && !driven.has_callbacks();
+            if rests && !awaited.is_some_and(|id| driven.wait_for(id)) {
                 sleep(driven, parker, left);
             }
         }
@@ -189,7 +199,7 @@ pub(super) fn wait<D: Driven, T>(
 /// After a wait, however it has ended.
 pub(super) fn part<D: Driven>(driven: &D, parker: &Parker<D::Bell>) {
     // What was polled in here relied on this thread to flush, and on somebody to collect.
-    driven.flush();
+    driven.flush(None);
     hand_over(driven);
     driven.retire();
     // A wake-up that an outer `block_on` of this thread waits for may have been taken by this one: let it look.
@@ -207,8 +217,12 @@ impl Driven for Arc<Core> {
         Core::needs_driving(self)
     }
 
-    fn flush(&self) {
-        Core::flush(self);
+    fn flush(&self, attended: Option<RequestId>) {
+        self.flush_attending(attended);
+    }
+
+    fn wait_for(&self, id: RequestId) -> bool {
+        Core::wait_for(self, id)
     }
 
     fn reap(&self) {

@@ -14,7 +14,7 @@ use crate::dispatch::{Core, REAP_MAX};
 use crate::driver;
 use crate::error::Error;
 use crate::op::Operation;
-use crate::request;
+use crate::request::{self, RequestId};
 use crate::router::strict::Asking;
 use crate::slot::Slot;
 use crate::trace::Trace;
@@ -147,6 +147,12 @@ impl Sent {
             self.flush = Flush::Yielded;
         }
         slot.completion.poll(waker).is_pending()
+    }
+
+    /// The request.
+    pub(super) fn id(&self) -> RequestId {
+        // SAFETY: the future side has not left, so that the slot lives.
+        unsafe { self.slot.as_ref() }.id()
     }
 
     pub(super) fn cancel(&self) -> CancelOutcome {

@@ -173,6 +173,7 @@ pub(crate) fn dropped_half_way(bed: &Bed) {
             assert_eq!(ended, 64, "round {round}");
         }
     }
+    bed.look(&engine);
     drop((file, engine));
     assert_eq!(census.live(), 0);
 }

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use polyaio::{AlignedBuf, Direct, Engine, EngineBuilder, File, OpenOptions, Policy, Reason, Stats};
 
 use crate::support::{self, Scratch, report_skip};
 use crate::tools::Watchdog;
+use crate::witness::Witness;
 
 /// A configuration of backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +63,7 @@ pub(crate) enum What {
 }
 
 const KERNEL: &str = "kernel-aio";
-const POSIX: &str = "posix-aio";
+pub(crate) const POSIX: &str = "posix-aio";
 const POOL: &str = "thread-pool";
 const INLINE: &str = "inline";
 const WORKERS: &str = "stream-workers";
@@ -122,6 +124,7 @@ pub(crate) struct Bed {
     media: Vec<Medium>,
     /// Who serves what is certain on a disk's file system only.
     certain: bool,
+    posix: Mutex<Witness>,
 }
 
 impl Bed {
@@ -141,11 +144,16 @@ impl Bed {
             Ok(()) => media.push(Medium::Direct),
             Err(why) => report_skip(name, &format!("the direct half: {why}")),
         }
-        let certain = support::disk_file_system(scratch.dir()).and(kernel);
+        let setup = resolve(setup);
+        // POSIX AIO serves alike on every file system.
+        let certain =
+            if setup == Setup::PosixAio { Ok(()) } else { support::disk_file_system(scratch.dir()).and(kernel) };
         if let Err(why) = &certain {
             report_skip(name, &format!("who served it: {why}"));
         }
-        case(&Bed { setup: resolve(setup), name, scratch, media, certain: certain.is_ok() });
+        let bed = Bed { setup, name, scratch, media, certain: certain.is_ok(), posix: Mutex::default() };
+        case(&bed);
+        bed.posix.into_inner().expect("no case has panicked").check(setup, name);
     }
 
     /// As [`assert_served`](Self::assert_served), for transfers that are told how: POSIX AIO knows neither durability nor
@@ -175,6 +183,7 @@ impl Bed {
     }
 
     pub(crate) fn builder(&self) -> EngineBuilder {
+        self.posix.lock().expect("no case has panicked").note_engine();
         // Who serves must not depend on how busy the machine is.
         let builder = Engine::builder().slow_submit(Duration::MAX);
         match self.setup {
@@ -186,11 +195,28 @@ impl Bed {
     }
 
     pub(crate) fn engine(&self) -> Engine {
-        self.builder().build().expect("an engine starts on every machine")
+        let engine = self.builder().build().expect("an engine starts on every machine");
+        self.watch(&engine);
+        engine
+    }
+
+    /// Has the engine asked, when the case is over, whether POSIX AIO has served. [`engine`](Self::engine) does it by itself.
+    pub(crate) fn watch(&self, engine: &Engine) {
+        if self.setup == Setup::PosixAio {
+            self.posix.lock().expect("no case has panicked").watch(self.name, engine);
+        }
+    }
+
+    /// For a case that ends its engine: asks now.
+    pub(crate) fn look(&self, engine: &Engine) {
+        if self.setup == Setup::PosixAio {
+            self.posix.lock().expect("no case has panicked").look(engine);
+        }
     }
 
     /// A builder that prefers `name`, and then what the configuration prefers.
     pub(crate) fn builder_with(&self, name: &str) -> EngineBuilder {
+        self.posix.lock().expect("no case has panicked").leave_to_others();
         let mut names = vec![name.to_owned()];
         match self.setup {
             Setup::Auto | Setup::Missing => {}

@@ -177,6 +177,7 @@ pub(crate) fn a_read_that_waits(bed: &Bed) {
 /// In the line for a place, because the engine holds no more.
 pub(crate) fn in_the_line_for_a_place(bed: &Bed) {
     let engine = bed.builder().capacity(2).build().expect("an engine");
+    bed.watch(&engine);
     let path = bed.make("file", &[0; 8 * BLOCK]);
     let file: File = bed.open(&engine, Medium::Buffered, &path);
     let write = |i: usize| file.write_at(filled(&[7; BLOCK]), (i * BLOCK) as u64);

@@ -34,6 +34,7 @@ pub(crate) fn polled_once_and_dropped_by_the_hundreds(bed: &Bed) {
             file.read_at(buffer(BLOCK), 0).wait().0.expect("readable");
             census.live() == 0
         });
+        bed.look(&engine);
         drop(engine);
         assert_eq!(census.freed(), 2000);
     }
@@ -88,6 +89,8 @@ pub(crate) fn engines_dropped_in_flight(bed: &Bed) {
         let engine = bed.builder().queue_depth(16).threads(2).build().expect("an engine");
         let medium = bed.media().nth(thread % 2).unwrap_or(Medium::Buffered);
         let file = open_quietly(bed, &engine, medium, &path);
+        assert_eq!(file.read_at(buffer(BLOCK), 0).wait().0.expect("readable"), BLOCK);
+        bed.look(&engine);
         let begin = |i| Begun::new(file.read_at(census.buffer(BLOCK, 0), (i * BLOCK) as u64));
         let reads: Vec<_> = (0..32).map(begin).collect();
         match thread % 3 {
@@ -163,6 +166,8 @@ pub(crate) fn engine_dropped_in_a_waker(bed: &Bed) {
         for round in 0..10 {
             let engine = bed.engine();
             let file = bed.file(&engine, medium, &format!("{medium:?}-{round}"), &pattern(64 * BLOCK, 5));
+            file.sync_data().wait().expect("a file can be synced");
+            bed.look(&engine);
             // A sync is never served inside the submission, so that its waker is called elsewhere.
             let mut sync = file.sync_all();
             let mut write = file.write_at(filled(&[1; BLOCK]), 0);
@@ -189,6 +194,8 @@ pub(crate) fn last_file_dropped_in_a_waker(bed: &Bed) {
             let engine = bed.engine();
             let path = bed.make(&format!("{medium:?}-{round}"), &pattern(4 * BLOCK, 6));
             let file = bed.open(&engine, medium, &path);
+            file.sync_data().wait().expect("a file can be synced");
+            bed.look(&engine);
             let mut sync = file.sync_all();
             let _ = poll_once(&mut sync);
             let (dropper, waker) = DropsOnWake::waker((file, engine));
@@ -277,6 +284,7 @@ pub(crate) fn files_outlive_their_engine(bed: &Bed) {
         let another = engine.clone();
         drop(engine);
         assert_eq!(file.read_at(buffer(BLOCK), 0).wait().0.expect("a clone is left"), BLOCK);
+        bed.look(&another);
         drop(another);
         assert_closed(unpolled.wait().0);
         let BufResult(n, back) = file.write_at(filled(&[1; BLOCK]), 0).wait();
@@ -302,6 +310,7 @@ pub(crate) fn threads_end_with_the_engine(bed: &Bed) {
         let writes = join((0..64).map(|i| file.write_at(filled(&[1; BLOCK]), i * BLOCK as u64)));
         park_on(writes).into_iter().for_each(|BufResult(n, _)| assert_eq!(n.expect("room"), BLOCK));
         assert!(!own_threads().is_empty());
+        bed.look(&engine);
         let begin = Instant::now();
         drop(engine);
         eventually("all threads are gone", || own_threads().is_empty());

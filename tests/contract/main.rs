@@ -12,6 +12,9 @@ mod tools;
 /// What a case is given: an engine of the configuration, files, and who is to serve them.
 mod bed;
 
+/// Whether POSIX AIO has really served a case, and why it has not served some.
+mod witness;
+
 /// Operations that are submitted together.
 mod batches;
 /// Readers beside writers.

@@ -52,6 +52,7 @@ fn work(bed: &Bed, engine: &Engine, thread: usize, until: Instant) {
 
 pub(crate) fn four_threads_on_one_engine(bed: &Bed) {
     let engine = bed.builder().queue_depth(32).threads(3).build().expect("an engine");
+    bed.watch(&engine);
     let until = Instant::now() + duration();
     std::thread::scope(|scope| {
         for thread in 0..4 {

@@ -367,6 +367,7 @@ pub(crate) fn a_signal_storm(bed: &Bed) {
     }
     for medium in bed.media() {
         let engine = bed.builder().queue_depth(8).build().expect("an engine");
+        bed.watch(&engine);
         let data = pattern(64 * BLOCK, 6);
         let path = bed.make(&format!("{medium:?}"), &data);
         let file = bed.open(&engine, medium, &path);

@@ -85,7 +85,7 @@ pub(crate) fn partial_submits(dir: &Path) -> Result<PathBuf, String> {
 }
 
 /// A library for `LD_PRELOAD` that has `aio_read` refuse with `EAGAIN` what comes after each `POLYAIO_TEST_SHIM_ACCEPT`
-/// accepted calls; 0 refuses all.
+/// accepted calls; 0 refuses all. Lists (`lio_listio`) are refused in the same parts.
 pub(crate) fn scarce_aio(dir: &Path) -> Result<PathBuf, String> {
     shim(dir, "scarce_aio", include_str!("shim/scarce_aio.rs"))
 }
