@@ -254,6 +254,7 @@ impl Bed {
     /// Checks that just this work was done, and by whom.
     #[track_caller]
     pub(crate) fn assert_served(&self, engine: &Engine, work: &[(What, u64)]) {
+        self.look(engine);
         if !self.certain {
             return;
         }

@@ -196,6 +196,7 @@ pub(crate) fn every_buffer_is_accounted_for(bed: &Bed) {
             }
         });
         assert_healthy(&engine.stats());
+        bed.look(&engine);
         drop((file, engine));
         assert_eq!((census.made(), census.live()), (THREADS * READS, 0));
     }

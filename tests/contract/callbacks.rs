@@ -87,6 +87,7 @@ pub(crate) fn each_is_called_once_with_its_result(bed: &Bed) {
             assert_eq!(seen, [1; BLOCKS], "{medium:?}, {who}");
             eventually("each is counted", || engine.stats().notifications.callbacks == BLOCKS as u64);
             assert_healthy(&engine.stats());
+            bed.look(&engine);
         }
     }
 }
@@ -489,6 +490,7 @@ pub(crate) fn from_several_threads(bed: &Bed) {
         });
         let stats = engine.stats();
         assert_healthy(&stats);
+        bed.look(&engine);
         let counted = (engine.clone(), engine);
         drop(counted);
         assert_eq!(called.value(), THREADS * EACH, "all before the drop has returned");

@@ -199,6 +199,7 @@ pub(crate) fn nothing_is_left_of_an_engine(bed: &Bed) {
     for round in 0..4 {
         let engine = bed.engine();
         let files = use_everything(bed, &engine);
+        bed.look(&engine);
         let meanwhile = Holdings::count();
         assert!(meanwhile.threads > before.threads && meanwhile.descriptors.len() > before.descriptors.len());
         match round {

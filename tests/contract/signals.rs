@@ -186,6 +186,8 @@ pub(crate) fn the_engine_ends_before_they_are_taken(bed: &Bed) {
     let engine = bed.engine();
     let data = pattern(8 * BLOCK, 4);
     let file = bed.file(&engine, Medium::Buffered, "file", &data);
+    assert_eq!(file.read_at(buffer(BLOCK), 0).wait().0.expect("readable"), BLOCK);
+    bed.look(&engine);
     let mut reads = begin_reads(&file, 8);
     drop(engine);
     while !reads.is_empty() {

@@ -15,6 +15,7 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
             "streams::",
             "ready::",
             "steps::",
+            "callbacks::streams_transfer_just_before",
             "cancel::a_read_that_waits",
             "close::cancels_who_waits_for_a_stream",
             "driving::a_turn_inside_a_turn",
@@ -40,6 +41,7 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
             "control::a_dropped_open_closes",
             "control::advice_is_heard",
             "control::metadata_of_files",
+            "limits::the_pool_is_resized",
         ],
     ),
     (
@@ -58,6 +60,7 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
         "no backend is asked for anything",
         &[
             "batches::of_nothing",
+            "callbacks::a_turn_calls_at_most_as_many_as_it_is_told",
             "cancel::before_anything_happened",
             "errors::nothing_to_transfer",
             "errors::opening_what_is_not_there",
@@ -77,6 +80,8 @@ const END_THEIR_ENGINES: &[&str] = &[
     "batches::dropped_half_way",
     "drops::files_outlive_their_engine",
     "drops::threads_end_with_the_engine",
+    "processes::nothing_is_left_of_an_engine",
+    "signals::the_engine_ends_before_they_are_taken",
 ];
 
 /// What is known of one case.
