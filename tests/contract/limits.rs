@@ -121,6 +121,7 @@ pub(crate) fn the_pool_is_resized(bed: &Bed) {
         return;
     }
     let engine = bed.builder().threads(4).build().expect("an engine");
+    bed.watch(&engine);
     for (wrong, words) in [(0, "threads is 0: it must be at least 1"), (5, "threads is 5: "), (9, "at most 4")] {
         let refused = engine.set_threads(wrong);
         assert!(matches!(&refused, Err(Error::Options(text)) if text.contains(words)), "{refused:?}");
@@ -162,6 +163,7 @@ pub(crate) fn the_pool_is_resized(bed: &Bed) {
 /// The number changes all the while: no request is lost, and the engine ends.
 pub(crate) fn the_pool_is_resized_at_work(bed: &Bed) {
     let engine = bed.builder().threads(6).build().expect("an engine");
+    bed.watch(&engine);
     let data = pattern(64 * BLOCK, 4);
     let path = bed.make("file", &[0; 64 * BLOCK]);
     let file = bed.open(&engine, Medium::Buffered, &path);
@@ -200,6 +202,7 @@ pub(crate) fn a_dozen_engines(bed: &Bed) {
         let engines: Vec<_> = (0..12u64)
             .map(|i| {
                 let engine = bed.builder().queue_depth(READS).threads(1).build().expect("an engine");
+                bed.watch(&engine);
                 let data = pattern(READS * BLOCK, i);
                 let file = bed.file(&engine, medium, &format!("{medium:?}-{i}"), &data);
                 (engine, file, data)
