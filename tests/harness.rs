@@ -4,20 +4,26 @@ mod support;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::{LoopDevice, Scratch, Watched, feed, first_difference, image, pattern, require, tmpfs, tool};
 
 #[test]
 fn hang_becomes_a_failure_that_shows_what_was_printed() {
     let shell = require!(tool("sh"));
-    let mut command = Command::new(shell);
-    // The grandchild holds the output open, as a traced program does for its tracer: the whole group must go.
-    command.args(["-c", "echo waiting >&2; sleep 1000"]).stderr(Stdio::piped());
-    let watched = Watched::start_with_limit(&mut command, Duration::from_millis(300));
-    let failure = catch_unwind(AssertUnwindSafe(|| watched.finish())).err().expect("it hangs");
-    let message = failure.downcast_ref::<String>().expect("a message");
-    assert!(message.contains("hung") && message.contains("waiting"), "{message}");
+    let failure = |limit: Duration| {
+        let mut command = Command::new(&shell);
+        // The grandchild holds the output open, as a traced program does for its tracer: the whole group must go.
+        command.args(["-c", "echo waiting >&2; sleep 1000"]).stderr(Stdio::piped());
+        let watched = Watched::start_with_limit(&mut command, limit);
+        let failure = catch_unwind(AssertUnwindSafe(|| watched.finish())).err().expect("it hangs");
+        failure.downcast::<String>().expect("a message")
+    };
+    // On a busy machine the shell has printed nothing by then: it is given ten times as long.
+    let messages = [300, 3_000, 30_000].map(Duration::from_millis).into_iter().map(failure);
+    let last =
+        messages.inspect(|message| assert!(message.contains("hung"), "{message}")).find(|m| m.contains("waiting"));
+    assert!(last.is_some(), "what was printed is not shown");
 }
 
 #[test]
@@ -63,7 +69,12 @@ fn loop_devices_end_with_their_last_user() {
     let in_use = || std::fs::read_to_string(&backing).is_ok_and(|file| file.contains(&ours));
     assert!(in_use(), "{} says otherwise", backing.display());
     drop(device);
-    assert!(!in_use(), "{} is still there", backing.display());
+    // A child of another test that has not reached its `exec` yet, or a daemon that looks at new devices, may have it open.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while in_use() {
+        assert!(Instant::now() < deadline, "{} is still there", backing.display());
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 #[test]

@@ -78,23 +78,25 @@ pub(crate) fn in_order_with_writes(bed: &Bed) {
     for (i, block) in data.chunks(BLOCK).enumerate() {
         writes.push(Begun::new(file.write_all_at(block.to_vec(), (i * BLOCK) as u64)));
     }
-    // It is behind the writes: all of them have happened when it is over. (That they are over may be published a moment later.)
+    // It is behind the writes: what all of them do is done when it is. (Their results may be there a moment later.)
     file.sync_range(0, 0).wait().expect("on a disk");
     assert_file(&path, &data);
     for write in &mut writes {
-        let outcome = write.with_running(polyaio::Op::cancel).unwrap_or(CancelOutcome::Done);
-        assert_ne!(outcome, CancelOutcome::Cancelled, "submitted before the sync, and not begun after it");
+        let outcome = write.with_running(polyaio::Op::cancel);
+        assert_ne!(outcome, Some(CancelOutcome::Cancelled), "submitted before the sync, and not begun after it");
     }
     engine.block_on(join(writes)).into_iter().for_each(|BufResult(done, _)| done.expect("room"));
     let mut punches: Vec<_> = (0..20).map(|i| Begun::new(file.punch_hole(i * BLOCK as u64, BLOCK as u64))).collect();
     file.sync_data().wait().expect("on a disk");
-    let punched = [&[0; 20 * BLOCK][..], &data[20 * BLOCK..]].concat();
-    assert_file(&path, &punched);
+    let synced = std::fs::read(&path).expect("it is there");
     for punch in &mut punches {
-        let outcome = punch.with_running(polyaio::Op::cancel).unwrap_or(CancelOutcome::Done);
-        assert_ne!(outcome, CancelOutcome::Cancelled, "a sync covers what was punched before");
+        let outcome = punch.with_running(polyaio::Op::cancel);
+        assert_ne!(outcome, Some(CancelOutcome::Cancelled), "a sync covers what was punched before");
     }
-    drop(punches);
+    // Not every file system punches holes.
+    if engine.block_on(join(punches)).iter().all(Result::is_ok) {
+        assert!(synced[..20 * BLOCK].iter().all(|byte| *byte == 0), "a sync covers what was punched before");
+    }
     let (reader, _writer) = support::pipe();
     let reader = engine.adopt(reader.into()).expect("a pipe");
     assert_eq!(code(reader.sync_range(0, 10).wait()), libc::ESPIPE);

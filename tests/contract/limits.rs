@@ -22,31 +22,30 @@ pub(crate) fn nothing_is_not_enough(bed: &Bed) {
 }
 
 pub(crate) fn far_above_the_queue_depth(bed: &Bed) {
-    const COUNT: usize = 1000;
-    const BLOCKS: usize = 250;
+    let (count, blocks) = if long_tests().is_ok() { (1000, 250) } else { (300, 60) };
     for (depth, threads, capacity) in [(4, 2, 8), (1, 1, 1), (4, 2, 65_536)] {
         for medium in bed.media() {
             let builder = bed.builder().queue_depth(depth).threads(threads).capacity(capacity);
             let engine = builder.build().expect("an engine");
             bed.watch(&engine);
-            let data = pattern(BLOCKS * BLOCK, 1);
+            let data = pattern(blocks * BLOCK, 1);
             let path = bed.make(&format!("{medium:?}-{depth}-{capacity}"), &data);
             let file = bed.open(&engine, medium, &path);
-            let reads = join((0..COUNT).map(|i| file.read_at(buffer(BLOCK), (i % BLOCKS * BLOCK) as u64)));
+            let reads = join((0..count).map(|i| file.read_at(buffer(BLOCK), (i % blocks * BLOCK) as u64)));
             // From this thread alone, by the engine's own loop and by a foreign one.
             let results = if depth == 1 { park_on(reads) } else { engine.block_on(reads) };
             for (i, BufResult(n, back)) in results.into_iter().enumerate() {
                 assert_eq!(n.expect("readable"), BLOCK);
-                assert_eq!(back[..], data[i % BLOCKS * BLOCK..][..BLOCK]);
+                assert_eq!(back[..], data[i % blocks * BLOCK..][..BLOCK]);
             }
-            let fresh = pattern(BLOCKS * BLOCK, 2);
+            let fresh = pattern(blocks * BLOCK, 2);
             let writes =
                 fresh.chunks(BLOCK).enumerate().map(|(i, part)| file.write_at(filled(part), (i * BLOCK) as u64));
             for BufResult(n, _) in engine.block_on(join(writes)) {
                 assert_eq!(n.expect("room"), BLOCK);
             }
             assert_file(&path, &fresh);
-            bed.assert_served(&engine, &[(medium.read(), COUNT as u64), (medium.write(), BLOCKS as u64)]);
+            bed.assert_served(&engine, &[(medium.read(), count as u64), (medium.write(), blocks as u64)]);
         }
     }
 }
@@ -122,6 +121,7 @@ pub(crate) fn the_pool_is_resized(bed: &Bed) {
         return;
     }
     let engine = bed.builder().threads(4).build().expect("an engine");
+    bed.watch(&engine);
     for (wrong, words) in [(0, "threads is 0: it must be at least 1"), (5, "threads is 5: "), (9, "at most 4")] {
         let refused = engine.set_threads(wrong);
         assert!(matches!(&refused, Err(Error::Options(text)) if text.contains(words)), "{refused:?}");
@@ -163,6 +163,7 @@ pub(crate) fn the_pool_is_resized(bed: &Bed) {
 /// The number changes all the while: no request is lost, and the engine ends.
 pub(crate) fn the_pool_is_resized_at_work(bed: &Bed) {
     let engine = bed.builder().threads(6).build().expect("an engine");
+    bed.watch(&engine);
     let data = pattern(64 * BLOCK, 4);
     let path = bed.make("file", &[0; 64 * BLOCK]);
     let file = bed.open(&engine, Medium::Buffered, &path);
@@ -201,6 +202,7 @@ pub(crate) fn a_dozen_engines(bed: &Bed) {
         let engines: Vec<_> = (0..12u64)
             .map(|i| {
                 let engine = bed.builder().queue_depth(READS).threads(1).build().expect("an engine");
+                bed.watch(&engine);
                 let data = pattern(READS * BLOCK, i);
                 let file = bed.file(&engine, medium, &format!("{medium:?}-{i}"), &data);
                 (engine, file, data)

@@ -15,8 +15,8 @@ use crate::tools::{HELD, Held, Respawn, eventually, join, own_threads, poll_once
 
 const WORKERS: &str = "stream-workers";
 
-/// Nothing here waits for so long, unless it waits for a worker that is stuck.
-const PROMPT: Duration = Duration::from_secs(10);
+/// Nothing here waits for so long, unless it waits for a worker that is stuck: the terminal lets go after 25.5 s.
+const PROMPT: Duration = Duration::from_secs(22);
 
 /// A FIFO whose reading end is the engine's.
 fn fifo_in(bed: &Bed, engine: &Engine) -> (File, StdFile) {
@@ -320,13 +320,15 @@ pub(crate) fn writes_of_many_tasks_stay_whole(bed: &Bed) {
 /// threads are counted per process.
 pub(crate) fn stuck_workers_leave_the_disk_alone(bed: &Bed) {
     const STUCK: usize = 10;
+    const BLOCKS: usize = 20;
+    const ROUNDS: usize = 25;
     require!(support::pty());
     if let Respawn::Parent(child) = respawn(bed.name) {
         child.expect_success();
         return;
     }
     let engine = bed.builder().threads(2).build().expect("an engine");
-    let data = pattern(64 * BLOCK, 5);
+    let data = pattern(BLOCKS * BLOCK, 5);
     let file = bed.file(&engine, Medium::Buffered, "file", &data);
     file.sync_all().wait().expect("on a disk");
     let workers = || own_threads().iter().filter(|name| *name == "polyaio-stream").count();
@@ -339,13 +341,13 @@ pub(crate) fn stuck_workers_leave_the_disk_alone(bed: &Bed) {
     let reads: Vec<_> = terminals.iter().map(|(terminal, _)| spawn_park(terminal.read(vec![0; 100]))).collect();
     eventually("all of them are at work", || workers() == 4);
     prompt("disk I/O", || {
-        for round in 0..200 {
-            let at = round % 64 * BLOCK;
+        for round in 0..ROUNDS {
+            let at = round % BLOCKS * BLOCK;
             assert_eq!(file.len().wait().expect("a file has a length"), data.len() as u64);
             assert_eq!(file.write_at(data[at..][..BLOCK].to_vec(), at as u64).wait().0.expect("room"), BLOCK);
             let BufResult(n, back) = file.read(buffer(BLOCK)).wait();
-            assert_eq!(n.expect("readable"), if round < 64 { BLOCK } else { 0 });
-            assert!(round >= 64 || back[..] == data[at..][..BLOCK]);
+            assert_eq!(n.expect("readable"), if round < BLOCKS { BLOCK } else { 0 });
+            assert!(round >= BLOCKS || back[..] == data[at..][..BLOCK]);
         }
     });
     assert_eq!(workers(), 4, "a bounded set");
@@ -363,9 +365,9 @@ pub(crate) fn stuck_workers_leave_the_disk_alone(bed: &Bed) {
         &engine,
         &[
             (What::Tty, STUCK as u64),
-            (What::Meta, 200),
-            (What::BufferedWrite, 200),
-            (What::Serial, 200),
+            (What::Meta, ROUNDS as u64),
+            (What::BufferedWrite, ROUNDS as u64),
+            (What::Serial, ROUNDS as u64),
             (What::Sync, 1),
         ],
     );

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, Once};
+use std::time::{Duration, Instant};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -61,7 +62,13 @@ impl Recorder {
 
     fn replace(&self, hook: Option<Hook>) {
         let old = std::mem::replace(&mut *lock(&HOOK), hook);
-        // It may hold an engine, which ends outside the lock.
+        // A thread that is inside of it must not be the one that drops it: it may hold an engine, whose end would be told
+        // when the next test listens.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while old.as_ref().is_some_and(|old| Arc::strong_count(old) > 1) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // Outside the lock.
         drop(old);
     }
 

@@ -33,7 +33,10 @@ type Results = [Seen; OPERATIONS.len()];
 const PATIENCE: Duration = Duration::from_millis(60);
 
 /// What has not ended by then hangs: the plain system call did not wait in it.
-const FOR_EVER: Duration = Duration::from_secs(8);
+const FOR_EVER: Duration = Duration::from_secs(60);
+
+/// How long one kind is given on one backend: where one operation hangs, it is named.
+const LIMIT: Duration = Duration::from_secs(150);
 
 /// Where the engine means something else than the system call does, and says so.
 fn documented(kind: &str, operation: &str, plain: Seen) -> Seen {
@@ -107,7 +110,7 @@ fn on_every_backend(name: &str, make: &dyn Fn() -> Making) -> Result<(), Vec<Str
         if backend == POSIX && crate::support::posix_aio().is_err() {
             continue;
         }
-        let _watchdog = Watchdog::with_limit(format!("{name} by {backend}"), Duration::from_secs(40));
+        let _watchdog = Watchdog::with_limit(format!("{name} by {backend}"), LIMIT);
         if let Err(why) = by_engine(name, backend, &make().expect("as before"), &plain) {
             wrong.push(format!("{name} by {backend}: {why}"));
         }
@@ -234,7 +237,7 @@ fn limited<F: Future>(engine: &Engine, operation: F, waits: bool) -> Option<F::O
 // ----- the plain system call ---------------------------------------------------------------------------------------------
 
 fn by_system_call(kind: &str, made: Made) -> Results {
-    let _watchdog = Watchdog::with_limit(format!("{kind} by the system call"), Duration::from_secs(40));
+    let _watchdog = Watchdog::with_limit(format!("{kind} by the system call"), LIMIT);
     // Only the engine knows what it takes for a stream.
     let probe = auto();
     let adopted = probe.adopt(made.fd.try_clone().expect("a descriptor"));
