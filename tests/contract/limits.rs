@@ -27,7 +27,6 @@ pub(crate) fn far_above_the_queue_depth(bed: &Bed) {
         for medium in bed.media() {
             let builder = bed.builder().queue_depth(depth).threads(threads).capacity(capacity);
             let engine = builder.build().expect("an engine");
-            bed.watch(&engine);
             let data = pattern(blocks * BLOCK, 1);
             let path = bed.make(&format!("{medium:?}-{depth}-{capacity}"), &data);
             let file = bed.open(&engine, medium, &path);
@@ -92,7 +91,6 @@ pub(crate) fn the_line_is_served_in_order(bed: &Bed) {
 
 pub(crate) fn one_thread_serves_a_hundred(bed: &Bed) {
     let engine = bed.builder().threads(1).build().expect("an engine");
-    bed.watch(&engine);
     let path = bed.make("file", &[0; 100 * BLOCK]);
     let file = bed.open(&engine, Medium::Buffered, &path);
     let data = pattern(100 * BLOCK, 3);
@@ -121,7 +119,6 @@ pub(crate) fn the_pool_is_resized(bed: &Bed) {
         return;
     }
     let engine = bed.builder().threads(4).build().expect("an engine");
-    bed.watch(&engine);
     for (wrong, words) in [(0, "threads is 0: it must be at least 1"), (5, "threads is 5: "), (9, "at most 4")] {
         let refused = engine.set_threads(wrong);
         assert!(matches!(&refused, Err(Error::Options(text)) if text.contains(words)), "{refused:?}");
@@ -163,7 +160,6 @@ pub(crate) fn the_pool_is_resized(bed: &Bed) {
 /// The number changes all the while: no request is lost, and the engine ends.
 pub(crate) fn the_pool_is_resized_at_work(bed: &Bed) {
     let engine = bed.builder().threads(6).build().expect("an engine");
-    bed.watch(&engine);
     let data = pattern(64 * BLOCK, 4);
     let path = bed.make("file", &[0; 64 * BLOCK]);
     let file = bed.open(&engine, Medium::Buffered, &path);
@@ -202,7 +198,6 @@ pub(crate) fn a_dozen_engines(bed: &Bed) {
         let engines: Vec<_> = (0..12u64)
             .map(|i| {
                 let engine = bed.builder().queue_depth(READS).threads(1).build().expect("an engine");
-                bed.watch(&engine);
                 let data = pattern(READS * BLOCK, i);
                 let file = bed.file(&engine, medium, &format!("{medium:?}-{i}"), &data);
                 (engine, file, data)
@@ -230,7 +225,6 @@ pub(crate) fn a_million_small_requests(bed: &Bed) {
     const BLOCKS: usize = 1024;
     for medium in bed.media() {
         let engine = bed.builder().capacity(512).build().expect("an engine");
-        bed.watch(&engine);
         let path = bed.make(&format!("{medium:?}"), &[0; BLOCKS * BLOCK]);
         let file = bed.open(&engine, medium, &path);
         let mut data = Vec::new();
