@@ -1,6 +1,6 @@
 //! Being told of a result without asking for it: a callback per operation, or a queued signal.
 //!
-//! An operation with a callback is a [`Task`]: it has the operation, and is its waker. A wake-up puts it into the engine's
+//! An operation with a callback is a [task]: it has the operation, and is its waker. A wake-up puts it into the engine's
 //! queue of tasks that somebody has to look after. That is done by whoever collects completions, between two sleeps
 //! ([`run`]): outside of every lock, outside of the driver's seat, and never inside of what submits. It polls the operation, so
 //! that the transfer on a stream happens just before the callback, and calls the callback with the result.

@@ -27,6 +27,7 @@ pub(crate) fn far_above_the_queue_depth(bed: &Bed) {
         for medium in bed.media() {
             let builder = bed.builder().queue_depth(depth).threads(threads).capacity(capacity);
             let engine = builder.build().expect("an engine");
+            bed.watch(&engine);
             let data = pattern(blocks * BLOCK, 1);
             let path = bed.make(&format!("{medium:?}-{depth}-{capacity}"), &data);
             let file = bed.open(&engine, medium, &path);
@@ -91,6 +92,7 @@ pub(crate) fn the_line_is_served_in_order(bed: &Bed) {
 
 pub(crate) fn one_thread_serves_a_hundred(bed: &Bed) {
     let engine = bed.builder().threads(1).build().expect("an engine");
+    bed.watch(&engine);
     let path = bed.make("file", &[0; 100 * BLOCK]);
     let file = bed.open(&engine, Medium::Buffered, &path);
     let data = pattern(100 * BLOCK, 3);
@@ -225,6 +227,7 @@ pub(crate) fn a_million_small_requests(bed: &Bed) {
     const BLOCKS: usize = 1024;
     for medium in bed.media() {
         let engine = bed.builder().capacity(512).build().expect("an engine");
+        bed.watch(&engine);
         let path = bed.make(&format!("{medium:?}"), &[0; BLOCKS * BLOCK]);
         let file = bed.open(&engine, medium, &path);
         let mut data = Vec::new();
