@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
@@ -124,7 +125,8 @@ fn a_runtime_that_ends_is_not_relied_on() {
     for round in 0..20 {
         let runtime = if round % 2 == 0 { of_one_thread() } else { of_two_threads() };
         runtime.block_on(read_all(&file, 16));
-        // Reads in flight that nobody waits for any more.
+        assert!(round > 0 || !has_driver(), "{:?}", own_threads());
+        // Reads in flight that nobody waits for any more. The engine does not know that: they may bring its thread along.
         let mut left = runtime.block_on(async {
             let mut reads: Vec<_> = (0..32).map(|i| file.read_at(AlignedBuf::zeroed(BLOCK, BLOCK), i * 4096)).collect();
             reads.iter_mut().for_each(|read| drop(poll_once(read)));
@@ -133,8 +135,53 @@ fn a_runtime_that_ends_is_not_relied_on() {
         drop(runtime);
         drop(left.split_off(16));
     }
-    assert!(!has_driver(), "{:?}", own_threads());
     park_on(Box::pin(read_all(&file, 16)));
+}
+
+/// Reads two bytes, and says when it waits for them; on a thread that has entered a runtime, without being a task of it.
+fn read_beside(socket: &File, waits: &Sender<()>) -> Vec<u8> {
+    let mut read = socket.read(vec![0; 2]);
+    // Twice: from the second time on the thread knows the runtime.
+    (0..2).for_each(|_| assert!(poll_once(&mut read).is_pending()));
+    let mut waits = Some(waits);
+    let read = park_on(std::future::poll_fn(|context| {
+        let poll = Pin::new(&mut read).poll(context);
+        waits.take().into_iter().for_each(|waits| waits.send(()).expect("somebody listens"));
+        poll
+    }));
+    read.into_result().expect("a read").1
+}
+
+/// Who waits beside a runtime goes on waiting when that ends: its waker is not the runtime's.
+#[test]
+fn who_waits_longer_than_the_runtime_lives_is_not_left_alone() {
+    let Respawn::Child = respawn("who_waits_longer_than_the_runtime_lives_is_not_left_alone").checked() else { return };
+    let _watchdog = Watchdog::new("tokio: longer than the runtime");
+    for ends_meanwhile in [true, false] {
+        let engine = Engine::new().expect("an engine");
+        let runtime = of_two_threads();
+        let (mine, theirs) = UnixStream::pair().expect("a pair");
+        let socket = engine.adopt(theirs.into()).expect("a socket");
+        let ((waits, waiting), (go_on, next), handle) = (channel(), channel(), runtime.handle().clone());
+        let reader = std::thread::spawn(move || {
+            let _inside = handle.enter();
+            let first = read_beside(&socket, &waits);
+            waits.send(()).expect("somebody listens");
+            next.recv().expect("it is told");
+            [first, read_beside(&socket, &waits)].concat()
+        });
+        let write = |bytes| std::io::Write::write_all(&mut &mine, bytes).expect("it is open");
+        waiting.recv().expect("it waits");
+        let mut runtime = Some(runtime);
+        drop(runtime.take_if(|_| ends_meanwhile));
+        write(b"ok");
+        waiting.recv().expect("it has read");
+        drop(runtime);
+        go_on.send(()).expect("it waits");
+        waiting.recv().expect("it waits");
+        write(b"!!");
+        assert_eq!(reader.join().expect("no panic"), b"ok!!");
+    }
 }
 
 /// A runtime that is kept, and does not run, collects nothing: futures elsewhere have their own.

@@ -16,7 +16,7 @@ use tokio::runtime::{Handle, Id};
 use super::Driver;
 use crate::dispatch::Core;
 use crate::request::{wake, wake_by_ref};
-use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Mutex, lock};
 
 /// The runtimes whose reactors collect.
@@ -27,6 +27,8 @@ pub(super) struct Reactors {
     any: AtomicBool,
     /// A task could not sit down. Who has the seat calls them all when it leaves.
     owed: AtomicBool,
+    /// How many runtimes have gone: what threads remember of them is out of date then.
+    departures: AtomicUsize,
     /// The engine has ended.
     stopped: AtomicBool,
 }
@@ -45,8 +47,8 @@ enum State {
 }
 
 thread_local! {
-    /// The engine and the runtime that this thread has attended last.
-    static ATTENDED: Cell<Option<(u64, Id)>> = const { Cell::new(None) };
+    /// The engine and the runtime that this thread has attended last, and how many runtimes had left the engine by then.
+    static ATTENDED: Cell<Option<(u64, Id, usize)>> = const { Cell::new(None) };
 }
 
 impl Driver {
@@ -55,7 +57,7 @@ impl Driver {
     pub(super) fn attend_in_tokio(&self, core: &Arc<Core>) -> bool {
         let Ok(handle) = Handle::try_current() else { return false };
         let id = handle.id();
-        let attended = Some((core.slab.tag(), id));
+        let attended = Some((core.slab.tag(), id, self.reactors.departures.load(Ordering::SeqCst)));
         if ATTENDED.get() == attended {
             return true;
         }
@@ -185,7 +187,12 @@ impl Drop for Attend {
         let gone = runtimes.iter().position(|runtime| runtime.id == self.id).map(|at| runtimes.swap_remove(at));
         drop(runtimes);
         drop(gone);
-        // What its futures had begun is reaped by whoever drives next; where others rely on the thread, by that.
-        core.driver.ensure_driven(&core);
+        // After the entry is gone: who polls from now on looks anew, and what was begun before is seen here.
+        core.driver.reactors.departures.fetch_add(1, Ordering::SeqCst);
+        // What was begun in it is reaped by whoever drives next, or by the thread. Who waits need not have been a task of the
+        // runtime, and so gone with it: a thread that had entered it has a waker of its own, which nobody else would call.
+        if core.needs_driving() {
+            core.driver.ensure_driven_for_callbacks(&core);
+        }
     }
 }
