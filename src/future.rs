@@ -146,6 +146,11 @@ impl<T: Operation> Op<T> {
     /// turn comes. A close that was sent is `Running`. In the child of a fork the answer is `Unknown`. Never blocks.
     pub fn cancel(&mut self) -> CancelOutcome {
         match mem::replace(&mut self.stage, Stage::Over) {
+            // A part has happened, and the rest is in line for a slot.
+            stage @ Stage::Fresh { done: 1.., .. } => {
+                self.stage = stage;
+                CancelOutcome::Running
+            }
             Stage::Fresh { file, mut operation, ticket, .. } => {
                 if let Some(ticket) = ticket {
                     forsake(&file, operation.shape().kind, Some(ticket));

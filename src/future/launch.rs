@@ -62,6 +62,11 @@ impl Launch {
             // It is past the point of no return: no operation begins any more.
             request.begin();
         }
+        if self.done > 0 {
+            // Too late to say that nothing has happened: the caller has written the beginning.
+            request.begin();
+            slot.completion.begin_rest();
+        }
         let sent = Sent { slot: NonNull::from(slot), flush: Flush::Due };
         file.submit(request);
         sent

@@ -2,11 +2,12 @@
 
 use std::io::ErrorKind;
 
+use polyaio::backend::CancelOutcome;
 use polyaio::{BufResult, Error, OpenOptions};
 
 use crate::bed::{BLOCK, Bed, What, assert_healthy, buffer, code, filled};
 use crate::support::{Scratch, assert_file, pattern, pipe, require, tmpfs};
-use crate::tools::{Respawn, join, respawn};
+use crate::tools::{Respawn, join, poll_once, respawn};
 
 pub(crate) fn a_bad_one_in_the_middle_fails_alone(bed: &Bed) {
     const COUNT: usize = 33;
@@ -125,6 +126,32 @@ pub(crate) fn a_full_device(bed: &Bed) {
         assert_eq!(code(full.write(vec![1; 10]).wait().0), libc::ENOSPC);
         let BufResult(done, _) = full.write_all(vec![1; 10]).wait();
         assert_eq!(done.expect_err("it is full").kind(), ErrorKind::StorageFull);
+    }
+}
+
+/// A write of which a part was written in its caller, before there was no room for the rest, was not cancelled.
+pub(crate) fn a_part_of_a_write_is_not_cancelled(bed: &Bed) {
+    const ROOM: usize = 1 << 20;
+    let mount = require!(tmpfs(&bed.scratch.path("small"), "size=1m"));
+    for in_line in [false, true] {
+        let engine = bed.builder().capacity(1).build().expect("an engine");
+        let open = OpenOptions::new().write(true).create(true).truncate(true).open(&engine, mount.path("file"));
+        let file = open.expect("a new file");
+        file.write_all_at(pattern(ROOM - 2 * BLOCK, 1), 0).wait().0.expect("room");
+        let mut sync = file.sync_all();
+        assert!(!in_line || poll_once(&mut sync).is_pending(), "it has the only place");
+        let mut write = file.write_all_at(pattern(4 * BLOCK, 2), (ROOM - 2 * BLOCK) as u64);
+        assert!(poll_once(&mut write).is_pending(), "it has met the end of the disk");
+        let (outcome, written) = (write.cancel(), std::fs::metadata(mount.path("file")).expect("it is there").len());
+        if in_line {
+            sync.wait().expect("synced");
+        }
+        let result = code(write.wait().0);
+        if outcome == CancelOutcome::Cancelled {
+            assert_eq!((result, written), (libc::ECANCELED, (ROOM - 2 * BLOCK) as u64), "in line: {in_line}");
+        } else {
+            assert_eq!(result, libc::ENOSPC, "{outcome:?}, in line: {in_line}");
+        }
     }
 }
 

@@ -150,6 +150,7 @@ suite! {
         nothing_to_transfer,
         a_full_device,
         a_full_disk,
+        a_part_of_a_write_is_not_cancelled,
         the_limit_of_file_sizes,
         directories,
         syncs_of_what_cannot_be_synced,
