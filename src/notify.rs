@@ -199,7 +199,7 @@ pub(crate) fn is_collecting(core: &Core) -> bool {
 
 /// Whether [`run`] would find something to do on this thread.
 pub(crate) fn is_due(core: &Core) -> bool {
-    core.notifications.is_ready() && DEPTH.get() < DEPTH_MAX
+    core.notifications.is_ready() && DEPTH.get() < DEPTH_MAX && !core.fork.is_child()
 }
 
 /// Looks after the tasks that are ready, at most `max`: for who collects, between two sleeps. Returns how many callbacks were
@@ -218,6 +218,10 @@ pub(crate) fn run(core: &Arc<Core>, max: usize) -> usize {
     let mut called = 0;
     let mut flushed = Instant::now();
     for _ in 0..most {
+        if core.fork.is_child() {
+            // A callback has forked: the others are the parent's.
+            break;
+        }
         let Some(task) = core.notifications.pop() else { break };
         called += usize::from(task.run());
         if core.queued() > 0 && flushed.elapsed() > PATIENCE {

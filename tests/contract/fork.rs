@@ -3,7 +3,10 @@
 //! Each case runs in a process of its own, because a fork copies whatever the other tests are doing.
 
 use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
+use polyaio::backend::CancelOutcome;
 use polyaio::{BufResult, Engine, Error, File, OpenOptions};
 
 use crate::bed::{BLOCK, Bed, Medium, assert_healthy, buffer, evict};
@@ -205,6 +208,43 @@ pub(crate) fn a_child_that_leaves_a_queue_wakes_nobody(bed: &Bed) {
         if woken.wakes() == before { Ok(()) } else { Err(3) }
     });
     drop((first, second, writer));
+}
+
+/// The callbacks behind the one in which the process forks are the parent's, and are called there only.
+pub(crate) fn a_child_made_in_a_callback_calls_no_other(bed: &Bed) {
+    if let Respawn::Parent(child) = respawn(bed.name) {
+        child.expect_success();
+        return;
+    }
+    let engine = bed.engine();
+    engine.notification().expect("a descriptor, so that nobody else collects");
+    let file = bed.file(&engine, Medium::Buffered, "file", &pattern(BLOCK, 1));
+    let (parent, called) = (std::process::id(), Arc::new(AtomicUsize::new(0)));
+    for _ in 0..3 {
+        let called = called.clone();
+        let mut read = file.read_at(buffer(BLOCK), 0);
+        // So that the callbacks' time has come when the first of them is called.
+        assert_eq!(read.cancel(), CancelOutcome::Cancelled);
+        let callback = move |_| {
+            if std::process::id() != parent {
+                exit_now(3);
+            }
+            // SAFETY: the child runs on this thread's copy alone, and leaves by `_exit`.
+            if called.fetch_add(1, SeqCst) == 0 && unsafe { libc::fork() } == 0 {
+                // SAFETY: the default action of SIGALRM ends the child where it hangs.
+                unsafe { libc::alarm(20) };
+            }
+        };
+        read.on_completion(callback).expect("open");
+    }
+    engine.turn(0, usize::MAX, None);
+    if std::process::id() != parent {
+        exit_now(0);
+    }
+    let mut status = 0;
+    // SAFETY: the kernel writes one int; the only child is ours.
+    assert!(unsafe { libc::wait(&raw mut status) } > 0, "error {}", errno());
+    assert_eq!((status, called.load(SeqCst)), (0, 3), "the child called another one (0x300), or hung (0xe)");
 }
 
 pub(crate) fn a_new_engine_works_in_the_child(bed: &Bed) {

@@ -374,6 +374,7 @@ suite! {
         streams_survive_a_child_that_drops_them,
         a_child_that_blocks_on_something_else_takes_no_event,
         a_child_that_leaves_a_queue_wakes_nobody,
+        a_child_made_in_a_callback_calls_no_other,
         a_new_engine_works_in_the_child,
     }
     stress {
