@@ -152,6 +152,7 @@ pub(crate) fn a_part_of_a_write_is_not_cancelled(bed: &Bed) {
         } else {
             assert_eq!(result, libc::ENOSPC, "{outcome:?}, in line: {in_line}");
         }
+        bed.look(&engine);
     }
 }
 

@@ -64,6 +64,7 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
             "cancel::before_anything_happened",
             "errors::nothing_to_transfer",
             "errors::opening_what_is_not_there",
+            "fork::a_child_made_in_a_callback_calls_no_other",
             "limits::nothing_is_not_enough",
             "vectored::buffers_come_back_from_what_fails",
             "wakers::a_message_from_another_thread",
