@@ -32,7 +32,7 @@ pub(crate) use mounts::{Mount, hide_proc, overlayfs, ramfs, tmpfs};
 pub(crate) use pattern::{assert_file, assert_same_files, first_difference, pattern, sha256_hex, write_pattern};
 pub(crate) use process::{Finished, Watched, example, feed, handles_signal, quiet};
 pub(crate) use scratch::Scratch;
-pub(crate) use skip::{report_skip, require};
+pub(crate) use skip::{report_skip, require, take_skipped};
 pub(crate) use streams::{
     Pty, fifo, fifo_reader, has_data, is_drained, open_fifo_writer, pipe, pty, socket_pair, try_fifo_writer,
 };

@@ -3,13 +3,25 @@
 //! libtest hides what a passing test prints, and a hidden skip looks like a pass. It captures the print macros only,
 //! so the reason goes to standard error's descriptor itself.
 
+use std::cell::Cell;
 use std::io::Write as _;
+
+thread_local! {
+    /// The test of this thread has skipped something.
+    static SKIPPED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread has skipped something since it was last asked.
+pub(crate) fn take_skipped() -> bool {
+    SKIPPED.take()
+}
 
 /// Prints `SKIP <test>: <why>`, past libtest's capture. `function` is where, in case the test's name is not known.
 ///
 /// # Panics
 /// If `POLYAIO_TEST_NO_SKIP` is set: a machine that is known to have everything must not skip anything.
 pub(crate) fn report_skip(function: &str, why: &str) {
+    SKIPPED.set(true);
     // libtest names each thread after its test, unless it runs them all on the main thread.
     let thread = std::thread::current();
     let name = thread.name().filter(|name| *name != "main");
