@@ -257,6 +257,8 @@ impl<'a> Run<'a> {
             _ if item.unsupported && is(&done.result, libc::EOPNOTSUPP) => Ok(()),
             Act::Len | Act::Metadata => match &done.result {
                 Ok(len) if (lens.start..=lens.end).contains(len) => Ok(()),
+                // A bounce buffer writes whole blocks, and puts the length right afterwards.
+                Ok(len) if !lens.is_empty() && !has_proc() && *len <= lens.end.next_multiple_of(4096) => Ok(()),
                 other => Err(format!("{other:?}; it is {lens:?} bytes long")),
             },
             _ => done.result.as_ref().map(|_| ()).map_err(|error| error.to_string()),
@@ -397,4 +399,9 @@ fn evict(path: &Path) -> Result<(), String> {
 
 fn ok<T>(result: std::io::Result<T>, what: &str) -> Result<(), String> {
     result.map(|_| ()).map_err(|error| format!("{what}: {error}"))
+}
+
+/// Without it descriptors cannot be opened again, and what is misaligned goes through a bounce buffer.
+fn has_proc() -> bool {
+    std::path::Path::new("/proc/self/fd").exists()
 }

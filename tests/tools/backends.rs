@@ -394,6 +394,7 @@ fn start_and_drop(mut request: Request) {
 
 /// The plain system call, for at most `most` bytes.
 fn perform(request: &mut Request, most: u64) -> Outcome {
+    request.check()?;
     let fd = request.descriptor().ok_or(Errno(libc::EBADF))?;
     let (kind, position) = (request.kind(), request.position());
     match kind {
