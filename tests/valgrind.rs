@@ -1,7 +1,7 @@
 //! Short runs under Valgrind: no byte is read that was not written, none that was freed, and no memory is lost.
 //!
-//! Valgrind runs one thread at a time, and hides the completion ring of kernel AIO, so that completions come by system call
-//! there. Nothing is suppressed. What is only "possibly lost" is no error: those are the stacks of threads that have not
+//! Not kernel AIO: Valgrind 3.19 takes the completion ring, which the kernel maps, for memory that is not there, and crashes
+//! itself on what `io_getevents` returns. Nothing is suppressed. What is only "possibly lost" is no error: those are the stacks of threads that have not
 //! quite ended, or that the C library keeps.
 
 #[path = "support/mod.rs"]
@@ -10,7 +10,7 @@ mod support;
 use std::process::Command;
 use std::time::Duration;
 
-use support::{Scratch, Watched, direct_io, example, kernel_aio, long_tests, posix_aio, quiet, require, tool};
+use support::{Scratch, Watched, direct_io, example, long_tests, posix_aio, quiet, require, tool};
 
 /// What Valgrind ends with, where it has found something.
 const FOUND: &str = "99";
@@ -40,7 +40,7 @@ fn posix_aio_is_clean() {
 }
 
 #[test]
-fn each_backend_is_clean_buffered_and_direct() {
+fn the_backends_by_threads_are_clean_buffered_and_direct() {
     require!(long_tests());
     let valgrind = require!(tool("valgrind"));
     let scratch = Scratch::new();
@@ -51,6 +51,4 @@ fn each_backend_is_clean_buffered_and_direct() {
             clean(&valgrind, backend, "500", &["--direct"]);
         }
     }
-    require!(kernel_aio());
-    clean(&valgrind, "kernel-aio", "500", &["--direct"]);
 }
