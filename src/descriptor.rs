@@ -23,15 +23,16 @@ use crate::inline::Transfer;
 use crate::op::Shape;
 use crate::order::{self, Order};
 use crate::overlap::{Footprint, Overlap, Pass};
-use crate::request::{Anomaly, IoVec, MOST_IOVECS, OpKind, Owner, RawHandle, Request, RequestId, Trail, Witness};
+use crate::request::{Anomaly, IoVec, MOST_IOVECS, OpKind, Owner, RawHandle, Request, RequestId, Trail};
 use crate::route::Route;
 use crate::router::facts::{self, Alignment, Facts, FileKind};
 use crate::router::fallback::{self, Action, Asked, Memory, Reason, Reasons};
 use crate::router::learned::{INLINE, Learned, PassedOver};
 use crate::router::policy::{self, Class, Inline, Plan, Step};
 use crate::router::strict::{self, Asking};
+use crate::settle::{Tally, Witness};
 use crate::slot::Slab;
-use crate::stats::{self, BackendCounters};
+use crate::stats::BackendCounters;
 use crate::stream::Stream;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::trace::Trace;
@@ -476,15 +477,6 @@ impl OpenFile {
         !request.is_stream() && (self.stream.is_none() || request.kind() != OpKind::Close)
     }
 
-    /// Counts a request out of the lane that had it; sends what waits for room there.
-    fn leave_lane(&self, request: &mut Request) {
-        let trail = &mut request.body_mut().trail;
-        let lane = &self.core.lanes[usize::from(trail.from)];
-        if std::mem::take(&mut trail.counted) && lane.left() {
-            self.core.flush_after_completion();
-        }
-    }
-
     // ----- on its way -----------------------------------------------------------------------------------------------
 
     /// Queues a request whose turn has come, once no overlapping one is in its way.
@@ -567,39 +559,32 @@ fn raise_detour(core: &Core, plans: &[Plan; Class::COUNT], reason: Reason) {
 }
 
 impl Owner for OpenFile {
-    fn judge(&self, request: &mut Request, outcome: Outcome) -> Option<Outcome> {
-        let trail = request.body().trail;
-        request.body_mut().trail.from = trail.backend;
-        let verdict = self.verdict(request, outcome);
-        if let Some(outcome) = verdict {
-            let unready = request.is_stream() && outcome == Err(Errno(libc::EAGAIN));
-            if unready {
-                self.core.counters.stream_misses.add(1);
-            } else if trail.counted {
-                self.count(request, outcome);
-            }
-            let body = request.body();
-            events::raise_completed(body.quiet, || Event::Completed {
-                served_by: self.name(body.trail.backend),
-                kind: body.kind,
-                outcome,
-                nowait: body.nowait,
-                fallbacks: body.trail.reasons,
-            });
-            self.finish(request, outcome);
-            self.leave_lane(request);
-            if self.ends_by_itself(request) {
-                // Last, so that the engine is never idle while something that waited for this request is on its way.
-                self.core.unfinished.fetch_sub(1, Ordering::SeqCst);
-            }
-            if request.is_stream() {
-                self.end_step(request, outcome);
-            }
+    fn judge(&self, request: &mut Request, outcome: Outcome, tally: &mut Tally) -> Option<Outcome> {
+        let trail = &mut request.body_mut().trail;
+        trail.from = trail.backend;
+        let counted = trail.counted;
+        let outcome = self.verdict(request, outcome)?;
+        let unready = request.is_stream() && outcome == Err(Errno(libc::EAGAIN));
+        if unready {
+            self.core.counters.stream_misses.add(1);
+        } else if counted {
+            tally.serve(outcome, request.kind().is_transfer());
         }
-        if !self.core.state.is_open() {
-            self.core.drained.look();
+        let body = request.body();
+        events::raise_completed(body.quiet, || Event::Completed {
+            served_by: self.name(body.trail.backend),
+            kind: body.kind,
+            outcome,
+            nowait: body.nowait,
+            fallbacks: body.trail.reasons,
+        });
+        self.finish(request, outcome);
+        tally.left += u32::from(std::mem::take(&mut request.body_mut().trail.counted));
+        tally.finished += usize::from(self.ends_by_itself(request));
+        if request.is_stream() {
+            self.end_step(request, outcome);
         }
-        verdict
+        Some(outcome)
     }
 
     fn witness(&self) -> Option<Arc<dyn Witness>> {
@@ -615,7 +600,7 @@ impl Owner for OpenFile {
             Pass::Untracked | Pass::Tracked(_) => self.core.enqueue(request),
         }
         if counted {
-            self.core.lanes[usize::from(from)].left();
+            self.core.lanes[usize::from(from)].left(1);
         }
         self.core.flush_after_completion();
     }

@@ -25,8 +25,9 @@ use crate::driver::Driver;
 use crate::error::Error;
 use crate::fork::ForkGuard;
 use crate::notify::Notifications;
-use crate::request::{RequestId, Witness};
+use crate::request::RequestId;
 use crate::router::policy::Settings;
+use crate::settle::{Tally, Witness};
 use crate::slot::Slab;
 use crate::stats::{Counter, Counters};
 use crate::sync::atomic::{AtomicUsize, Ordering};
@@ -100,8 +101,33 @@ impl Core {
 }
 
 impl Witness for Core {
-    fn published(&self) {
-        self.ended.add_ordered(1);
+    fn judged(&self, tally: &Tally) -> bool {
+        let lane = &self.lanes[usize::from(tally.lane)];
+        let counters = &lane.counters;
+        for (counter, n) in
+            [(&counters.requests, tally.requests), (&counters.bytes, tally.bytes), (&counters.errors, tally.errors)]
+        {
+            if n > 0 {
+                counter.add(n);
+            }
+        }
+        let kicks = tally.left > 0 && lane.left(tally.left);
+        if tally.finished > 0 {
+            // Last, so that the engine is never idle while something that waited for these requests is on its way.
+            self.unfinished.fetch_sub(tally.finished, Ordering::SeqCst);
+        }
+        if !self.state.is_open() {
+            self.drained.look();
+        }
+        kicks
+    }
+
+    fn make_way(self: Arc<Self>) {
+        self.flush_after_completion();
+    }
+
+    fn published(&self, count: u64) {
+        self.ended.add_ordered(count);
         self.driver.announce();
     }
 }

@@ -14,6 +14,7 @@ mod streaming;
 use std::future::Future;
 use std::mem;
 use std::pin::Pin;
+use std::ptr;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -52,15 +53,18 @@ pub struct Op<T: Operation> {
 /// There is no slot for it.
 struct NoRoom;
 
+/// Of which nothing has happened, but perhaps for a place in the line for a slot.
+struct Fresh<T> {
+    file: Arc<OpenFile>,
+    operation: T,
+    ticket: Option<Ticket>,
+    /// Bytes that were written in the caller, before there was no slot for the rest.
+    done: u64,
+}
+
 enum Stage<T: Operation> {
-    /// Nothing has happened, but perhaps for a place in the line for a slot.
-    Fresh {
-        file: Arc<OpenFile>,
-        operation: T,
-        ticket: Option<Ticket>,
-        /// Bytes that were written in the caller, before there was no slot for the rest.
-        done: u64,
-    },
+    /// Nothing has happened.
+    Fresh(Fresh<T>),
     /// The request is on its way.
     Sent(Sent),
     /// It waits for a stream.
@@ -77,7 +81,7 @@ impl<T: Operation> Unpin for Op<T> {}
 
 impl<T: Operation> Op<T> {
     pub(crate) fn new(file: Arc<OpenFile>, operation: T) -> Self {
-        Self { stage: Stage::Fresh { file, operation, ticket: None, done: 0 } }
+        Self { stage: Stage::Fresh(Fresh { file, operation, ticket: None, done: 0 }) }
     }
 
     /// Changes what has not begun.
@@ -86,7 +90,7 @@ impl<T: Operation> Op<T> {
     /// Panics where it has.
     pub(crate) fn adjust(mut self, change: impl FnOnce(&mut T)) -> Self {
         match &mut self.stage {
-            Stage::Fresh { operation, ticket: None, .. } => change(operation),
+            Stage::Fresh(Fresh { operation, ticket: None, .. }) => change(operation),
             _ => panic!("an operation is told how before it is polled"),
         }
         self
@@ -147,11 +151,11 @@ impl<T: Operation> Op<T> {
     pub fn cancel(&mut self) -> CancelOutcome {
         match mem::replace(&mut self.stage, Stage::Over) {
             // A part has happened, and the rest is in line for a slot.
-            stage @ Stage::Fresh { done: 1.., .. } => {
+            stage @ Stage::Fresh(Fresh { done: 1.., .. }) => {
                 self.stage = stage;
                 CancelOutcome::Running
             }
-            Stage::Fresh { file, mut operation, ticket, .. } => {
+            Stage::Fresh(Fresh { file, mut operation, ticket, .. }) => {
                 if let Some(ticket) = ticket {
                     forsake(&file, operation.shape().kind, Some(ticket));
                 }
@@ -222,21 +226,18 @@ impl<T: Operation> Op<T> {
     /// The first poll's work for what has not begun. Without a waker it never gets in line.
     fn begin(&mut self, waker: Option<&Waker>) -> Result<(), NoRoom> {
         let _held = events::hold();
-        let (file, operation, ticket, done) = match mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Fresh { file, operation, ticket, done } if ticket.is_none() || waker.is_some() => {
-                (file, operation, ticket, done)
-            }
-            stage => {
-                self.stage = stage;
-                return Ok(());
-            }
-        };
-        let core = file.core.clone();
-        match begin(file, operation, ticket, done, waker) {
+        if matches!(&self.stage, Stage::Fresh(Fresh { ticket: Some(_), .. })) && waker.is_none() {
+            return Ok(());
+        }
+        let Some(fresh) = self.take_fresh() else { return Ok(()) };
+        let core = fresh.file.core.clone();
+        match begin(fresh, waker) {
             Begun::Over(output, served_by) => self.stage = Stage::Ended(core.clone(), output, served_by),
-            Begun::Goes(stage) | Begun::Stays(stage) => self.stage = stage,
-            Begun::Busy(file, operation) => {
-                self.stage = Stage::Fresh { file, operation, ticket: None, done: 0 };
+            Begun::Sent(sent) => self.stage = Stage::Sent(sent),
+            Begun::Streams(streaming) => self.stage = Stage::Streaming(streaming),
+            Begun::Waits(fresh) => self.stage = Stage::Fresh(fresh),
+            Begun::Busy(fresh) => {
+                self.stage = Stage::Fresh(fresh);
                 return Err(NoRoom);
             }
         }
@@ -249,7 +250,7 @@ impl<T: Operation> Op<T> {
     pub(crate) fn launch(&mut self, waker: &Waker) -> bool {
         let Ok(()) = self.begin(Some(waker)) else { unreachable!("with a waker it gets in line") };
         match &mut self.stage {
-            Stage::Fresh { .. } => true,
+            Stage::Fresh(_) => true,
             Stage::Sent(sent) => sent.watch(waker),
             // Streams transfer in the poll that returns the result.
             Stage::Streaming(_) | Stage::Cancelled(..) | Stage::Ended(..) | Stage::Over => false,
@@ -275,7 +276,7 @@ impl<T: Operation> Op<T> {
     /// The engine, whether or not it is needed.
     pub(crate) fn home(&self) -> Arc<Core> {
         match &self.stage {
-            Stage::Fresh { file, .. } | Stage::Streaming(Streaming { file, .. }) => file.core.clone(),
+            Stage::Fresh(Fresh { file, .. }) | Stage::Streaming(Streaming { file, .. }) => file.core.clone(),
             // SAFETY: the slot is ours, and its owner is set until it is freed.
             Stage::Sent(sent) => unsafe { sent.file() }.core.clone(),
             Stage::Cancelled(core, _) | Stage::Ended(core, ..) => core.clone(),
@@ -298,7 +299,7 @@ impl<T: Operation> Op<T> {
     /// The operation itself, of which nothing has begun.
     pub(crate) fn into_fresh(mut self) -> T {
         match mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Fresh { operation, ticket: None, done: 0, .. } => operation,
+            Stage::Fresh(Fresh { operation, ticket: None, done: 0, .. }) => operation,
             _ => unreachable!("it has begun"),
         }
     }
@@ -341,69 +342,73 @@ impl<T: Operation> Op<T> {
     /// As `poll`; fills `trace` in when it returns the result.
     pub(crate) fn poll_with(&mut self, waker: &Waker, trace: Option<&mut Trace>) -> Poll<T::Output> {
         let _held = events::hold();
-        let tell = |result| {
+        let tell = |result: &mut dyn FnMut() -> Trace| {
             if let Some(trace) = trace {
-                *trace = result;
+                *trace = result();
             }
         };
-        loop {
-            match mem::replace(&mut self.stage, Stage::Over) {
-                Stage::Fresh { file, operation, ticket, done } => {
-                    match begin(file, operation, ticket, done, Some(waker)) {
-                        Begun::Over(output, served_by) => {
-                            tell(Trace::of(served_by));
-                            return Poll::Ready(output);
-                        }
-                        Begun::Stays(stage) => {
-                            self.stage = stage;
-                            return Poll::Pending;
-                        }
-                        Begun::Goes(stage) => self.stage = stage,
-                        Begun::Busy(..) => unreachable!("with a waker it gets in line"),
-                    }
-                }
-                Stage::Sent(mut sent) => {
-                    let Poll::Ready(outcome) = sent.poll(waker) else {
-                        self.stage = Stage::Sent(sent);
-                        return Poll::Pending;
-                    };
-                    // SAFETY: the request is over, and the slot was made for this operation.
-                    let operation = unsafe {
-                        tell(sent.trace());
-                        sent.collect::<T>()
-                    };
-                    return Poll::Ready(operation.finish(outcome));
-                }
-                Stage::Streaming(mut streaming) => {
-                    let Poll::Ready(result) = streaming.poll(waker) else {
-                        self.stage = Stage::Streaming(streaming);
-                        return Poll::Pending;
-                    };
-                    tell(streaming.trace);
-                    let operation = streaming.end();
-                    return Poll::Ready(operation.finish(result));
-                }
-                stage @ (Stage::Cancelled(..) | Stage::Ended(..)) => {
-                    self.stage = stage;
-                    let Some((output, served_by)) = self.over() else { unreachable!("it is over") };
-                    tell(Trace::of(served_by));
+        if let Some(fresh) = self.take_fresh() {
+            match begin(fresh, Some(waker)) {
+                Begun::Over(output, served_by) => {
+                    tell(&mut || Trace::of(served_by));
                     return Poll::Ready(output);
                 }
-                Stage::Over => panic!("polled after its result was returned"),
+                Begun::Waits(fresh) => {
+                    self.stage = Stage::Fresh(fresh);
+                    return Poll::Pending;
+                }
+                Begun::Sent(sent) => self.stage = Stage::Sent(sent),
+                Begun::Streams(streaming) => self.stage = Stage::Streaming(streaming),
+                Begun::Busy(..) => unreachable!("with a waker it gets in line"),
             }
+        }
+        match &mut self.stage {
+            Stage::Sent(sent) => {
+                let Poll::Ready(outcome) = sent.poll(waker) else { return Poll::Pending };
+                // SAFETY: the request is over, and the slot was made for this operation.
+                let operation = unsafe {
+                    tell(&mut || sent.trace());
+                    sent.take::<T>()
+                };
+                // Leaves the slot.
+                self.stage = Stage::Over;
+                Poll::Ready(operation.finish(outcome))
+            }
+            Stage::Streaming(streaming) => {
+                let Poll::Ready(result) = streaming.poll(waker) else { return Poll::Pending };
+                tell(&mut || streaming.trace);
+                let Stage::Streaming(streaming) = mem::replace(&mut self.stage, Stage::Over) else {
+                    unreachable!("it was just polled")
+                };
+                Poll::Ready(streaming.end().finish(result))
+            }
+            Stage::Cancelled(..) | Stage::Ended(..) => {
+                let Some((output, served_by)) = self.over() else { unreachable!("it is over") };
+                tell(&mut || Trace::of(served_by));
+                Poll::Ready(output)
+            }
+            Stage::Fresh(_) => unreachable!("it has begun"),
+            Stage::Over => panic!("polled after its result was returned"),
+        }
+    }
+
+    /// Takes out what has not begun. In its place, for the rest of a stage is large and moves at each step otherwise.
+    fn take_fresh(&mut self) -> Option<Fresh<T>> {
+        let Stage::Fresh(fresh) = &mut self.stage else { return None };
+        // SAFETY: it is read once, and where it was read from is written over without a drop.
+        unsafe {
+            let fresh = ptr::read(fresh);
+            ptr::write(&raw mut self.stage, Stage::Over);
+            Some(fresh)
         }
     }
 }
 
 impl<T: Operation> Drop for Op<T> {
     fn drop(&mut self) {
-        match mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Fresh { file, mut operation, ticket, .. } if ticket.is_some() => {
-                forsake(&file, operation.shape().kind, ticket);
-            }
-            // What has begun leaves by itself.
-            Stage::Fresh { .. } | Stage::Sent(_) | Stage::Streaming(_) => {}
-            Stage::Cancelled(..) | Stage::Ended(..) | Stage::Over => {}
+        // What has begun leaves by itself.
+        if let Stage::Fresh(Fresh { file, operation, ticket: Some(ticket), .. }) = &mut self.stage {
+            forsake(file, operation.shape().kind, Some(*ticket));
         }
     }
 }

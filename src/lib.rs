@@ -45,6 +45,7 @@ mod how;
 mod op;
 mod pool;
 mod request;
+mod settle;
 mod slot;
 // What it runs against, in which order, and what can be done at once in the caller's thread.
 mod descriptor;

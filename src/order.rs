@@ -172,6 +172,9 @@ impl Gate {
             self.epochs.pop_front();
             self.first += 1;
         }
+        if self.barriers.is_empty() {
+            return VecDeque::new();
+        }
         let reached = self.barriers.iter().take_while(|(waits_for, _)| *waits_for < self.first).count();
         // Draining nothing allocates nothing.
         self.barriers.drain(..reached).map(|(_, request)| request).collect()

@@ -17,6 +17,7 @@ use crate::metadata::{Advice, Metadata};
 use crate::opening::Opening;
 use crate::router::facts::Alignment;
 use crate::router::fallback::{Reason, Reasons};
+use crate::settle::{self, Tally, Witness};
 use crate::slot::{Slab, Slot};
 
 /// What a request asks for.
@@ -191,6 +192,14 @@ impl Ranges {
         (self.first, self.count) = (0, 0);
     }
 
+    /// Forgets all of them, with their allocation.
+    pub(crate) fn release(&mut self) {
+        (self.first, self.count) = (0, 0);
+        if self.more.capacity() > 0 {
+            self.more = Vec::new();
+        }
+    }
+
     /// What is left to transfer.
     pub(crate) fn left(&self) -> &[IoVec] {
         let all: &[IoVec] = if self.more.is_empty() { &self.iovecs } else { &self.more };
@@ -343,10 +352,11 @@ impl Trail {
 /// Who answers for a request: keeps its descriptor open, and decides what its end means.
 pub(crate) trait Owner: Send + Sync {
     /// A backend has answered. Returns what to publish, or nothing when the request needs another step.
-    fn judge(&self, request: &mut Request, outcome: Outcome) -> Option<Outcome>;
+    /// What is to be counted of it is added to `tally`.
+    fn judge(&self, request: &mut Request, outcome: Outcome, tally: &mut Tally) -> Option<Outcome>;
     /// Queues the next step of a request that `judge` kept.
     fn resubmit(self: Arc<Self>, request: Request);
-    /// Who is told once a request that `judge` let go has its result, and its waker was called.
+    /// Who is told once requests were judged, and once they have their results.
     fn witness(&self) -> Option<Arc<dyn Witness>> {
         None
     }
@@ -372,11 +382,6 @@ pub(crate) trait Owner: Send + Sync {
     fn count_anomaly(&self, anomaly: Anomaly);
     /// Allows a downcast to the one type that implements this.
     fn as_any(&self) -> &dyn std::any::Any;
-}
-
-/// Is told of results that were published.
-pub(crate) trait Witness {
-    fn published(&self);
 }
 
 /// Misbehaviour of a backend or kernel that was noticed and contained.
@@ -603,32 +608,30 @@ impl Request {
     /// Ends the request with the number of bytes transferred (or the operation's value), or with an error.
     ///
     /// The engine decides what this means: it may finish a short transfer or try another backend. Otherwise the waiting
-    /// future is woken, from inside this call: hold no lock that a waker might want.
+    /// future is woken, from inside this call: hold no lock that a waker might want. What is completed inside
+    /// [`Backend::submit`](crate::backend::Backend::submit) ends after that has returned, all of it together.
     ///
     /// More bytes than were asked for, or bytes transferred by a request whose memory was never given out by
     /// [`start`](Self::start), become `EIO`.
     pub fn complete(mut self, outcome: Outcome) {
         let _held = crate::events::hold();
+        let outcome = self.answered(outcome);
+        settle::end(self, outcome);
+    }
+
+    /// A backend has answered: nobody uses the memory any more. Returns what is believed of it.
+    pub(crate) fn answered(&mut self, outcome: Outcome) -> Outcome {
         let outcome = self.plausible(outcome);
         self.body_mut().started = false;
+        outcome
+    }
+
+    /// Asks the owner what an answer means. `None`: the request needs another step.
+    pub(crate) fn judge(&mut self, outcome: Outcome, tally: &mut Tally) -> Option<Outcome> {
         let owner: *const Arc<dyn Owner> = self.owner();
         // SAFETY: the slot's reference stays in its place until the request is published, which `judge` cannot do.
         let owner = unsafe { &*owner };
-        // Not the owner itself: who has the result may drop the file, and its descriptor is closed then and there.
-        let witness = owner.witness();
-        match owner.judge(&mut self, outcome) {
-            Some(outcome) => {
-                self.publish(outcome);
-                if let Some(witness) = witness {
-                    witness.published();
-                }
-            }
-            None => {
-                // A reference of our own: the request may end, and be freed, on another thread meanwhile.
-                let owner = self.owner().clone();
-                owner.resubmit(self);
-            }
-        }
+        owner.judge(self, outcome, tally)
     }
 
     /// A count larger than the request, or of bytes that were never touched, is a broken backend: it becomes `EIO` and is
@@ -757,7 +760,9 @@ pub(crate) unsafe fn free(slot: NonNull<Slot>) {
         owner.slab().put_back(slot);
     }
     drop(owner);
-    contain(|| drop(waker));
+    if waker.is_some() {
+        contain(|| drop(waker));
+    }
 }
 
 thread_local! {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use crate::completion::Completion;
-use crate::request::{Body, Owner, Ranges, RequestId, wake};
+use crate::request::{Body, Extra, Owner, RequestId, wake};
 use crate::sync::atomic::{AtomicPtr, Ordering};
 use crate::sync::{Mutex, UnsafeCell, lock};
 
@@ -69,12 +69,20 @@ impl Slot {
     pub(crate) unsafe fn clear(&self) -> (Option<Arc<dyn Owner>>, Option<Waker>) {
         // SAFETY: the last owner owns all cells.
         unsafe {
-            self.payload.with_mut(|payload| crate::request::contain(|| (*payload).drop_in_place()));
+            self.payload.with_mut(|payload| {
+                // Mostly the future side has taken it.
+                if (*payload).drop.is_some() {
+                    crate::request::contain(|| (*payload).drop_in_place());
+                }
+            });
             self.body.with_mut(|body| {
-                (*body).memory = Ranges::default();
+                let body = &mut *body;
+                body.memory.release();
                 // What nobody has taken of it (a file that was opened) ends here.
-                let extra = std::mem::take(&mut (*body).extra);
-                crate::request::contain(|| drop(extra));
+                if !matches!(body.extra, Extra::None) {
+                    let extra = std::mem::take(&mut body.extra);
+                    crate::request::contain(|| drop(extra));
+                }
             });
             let owner = self.owner.with_mut(|owner| (*owner).take());
             (owner, self.completion.clear_waker())

@@ -1,6 +1,5 @@
 //! What an engine has done, counted.
 
-use crate::completion::Errno;
 use crate::router::fallback::Reason;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
@@ -280,11 +279,6 @@ pub struct Anomalies {
     /// Polls of futures on other executors while no thread could be had to collect completions for them: each future then
     /// polls itself, which costs CPU time. Raise the limit on threads (`RLIMIT_NPROC`, `pids.max`).
     pub undriven: u64,
-}
-
-/// The value of an outcome that counts as transferred bytes.
-pub(crate) fn bytes(outcome: Result<u64, Errno>, transfer: bool) -> u64 {
-    if transfer { outcome.unwrap_or(0) } else { 0 }
 }
 
 #[cfg(all(test, not(polyaio_loom)))]

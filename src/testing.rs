@@ -13,6 +13,7 @@ use crate::backend::{Backend, Batch, Completions, Wait};
 use crate::completion::{Errno, Last, Outcome};
 use crate::request::{self, Anomaly, Body, IoVec, OpKind, Owner, RawHandle, Request, RequestId};
 use crate::router::facts::Alignment;
+use crate::settle::Tally;
 use crate::slot::{Slab, Slot};
 
 /// Tells a hang from a slow machine, and claims nothing about speed.
@@ -49,7 +50,7 @@ struct Publisher {
 }
 
 impl Owner for Publisher {
-    fn judge(&self, _request: &mut Request, outcome: Outcome) -> Option<Outcome> {
+    fn judge(&self, _request: &mut Request, outcome: Outcome, _tally: &mut Tally) -> Option<Outcome> {
         Some(outcome)
     }
 

@@ -297,13 +297,4 @@ impl OpenFile {
             drop(unsafe { OwnedFd::from_raw_fd(fd) });
         }
     }
-
-    pub(super) fn count(&self, request: &Request, outcome: Outcome) {
-        let counters = self.counters_of(request);
-        counters.requests.add(1);
-        match outcome {
-            Ok(_) => counters.bytes.add(stats::bytes(outcome, request.kind().is_transfer())),
-            Err(_) => counters.errors.add(1),
-        }
-    }
 }

@@ -10,6 +10,7 @@ use crate::backend::{Backend, Batch};
 use crate::completion::Errno;
 use crate::monitor::{Monitor, Timed};
 use crate::request::{Request, RequestId, contain};
+use crate::settle::{Deferring, settle_deferred};
 use crate::slot::Slab;
 
 impl Core {
@@ -44,6 +45,9 @@ impl Core {
 
     /// Whether there was something to submit.
     fn flush_lane(&self, lane: &Lane, attended: Option<RequestId>) -> bool {
+        if lane.waiting() == 0 {
+            return false;
+        }
         let Some(backend) = &lane.backend else { return false };
         let last_resort = std::ptr::eq(lane, &raw const self.lanes[usize::from(self.pool)]);
         let monitor = (!last_resort && lane.capabilities.may_block).then_some(&lane.monitor);
@@ -85,8 +89,12 @@ impl Submit<Request> for Submission<'_> {
         let timed = Timed::start(batch, self.monitor);
         let revocable = self.lane.capabilities.revocable;
         let mut offer = Batch { slab: self.slab, queue: batch, refused, busy, revocable, attended: self.attended };
-        let served = contain(|| self.backend.submit(&mut offer));
+        let served = contain(|| {
+            let _deferring = Deferring::enter();
+            self.backend.submit(&mut offer);
+        });
         timed.end(self.monitor, &self.lane.counters);
+        settle_deferred();
         if !served {
             // It panicked, and will again: what it has left is for others.
             refused.extend(batch.drain(..).map(|request| (request, Errno(libc::ENOSYS))));

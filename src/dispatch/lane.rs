@@ -59,8 +59,8 @@ impl Lane {
         self.pending.waiting()
     }
 
-    /// Notes that the backend is rid of a request. Returns whether the queue waits for just that.
-    pub(crate) fn left(&self) -> bool {
-        self.pending.left()
+    /// Notes that the backend is rid of some requests. Returns whether the queue waits for just that.
+    pub(crate) fn left(&self, count: u32) -> bool {
+        self.pending.left(count)
     }
 }

@@ -75,7 +75,7 @@ impl Lane {
         log.running.remove(0);
         drop(log);
         self.room.fetch_add(1, Ordering::AcqRel);
-        if self.pending.left() {
+        if self.pending.left(1) {
             self.flush();
         }
         true
@@ -136,7 +136,7 @@ impl Submit<usize> for Lane {
 
     fn end(&self, request: usize, Errno(errno): Errno) {
         self.log().refused.push((request, errno));
-        if errno != libc::EAGAIN && self.pending.left() {
+        if errno != libc::EAGAIN && self.pending.left(1) {
             self.flush();
         }
     }

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 
 use crate::completion::Errno;
-use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, lock};
 
 /// Requests of one `Backend::submit` at the most: one `io_submit` of 1 853 requests kept its caller for 4 ms.
@@ -21,13 +21,20 @@ pub(super) struct Pending<T> {
     queue: Mutex<Queue<T>>,
     /// Length of the queue, to be read without the lock.
     waiting: AtomicUsize,
-    /// Requests that the backend has.
-    in_flight: AtomicUsize,
-    /// Requests that wait, or that the backend has: each is counted once from its way in to its way out, so that no look
-    /// falls between the two counters while a request moves from one to the other, and perhaps back.
-    present: AtomicUsize,
+    /// Two counters that move together, a half of the word each: requests that the backend has (the lower half), and those
+    /// that are *present*: that wait, or that the backend has. A request is present from its way in to its way out, so that
+    /// no look falls between two counters while it moves from one to the other, and perhaps back.
+    load: AtomicU64,
     /// The backend was full: the next completion offers the queue again.
     stalled: AtomicBool,
+}
+
+/// In the word of `Pending::load`: one request that is present, and one that the backend has.
+const PRESENT: u64 = 1 << 32;
+const IN_FLIGHT: u64 = 1;
+
+fn in_flight(load: u64) -> usize {
+    (load & (PRESENT - 1)) as usize
 }
 
 struct Queue<T> {
@@ -61,7 +68,7 @@ pub(super) trait Submit<T> {
     /// Whether a request goes out on its own.
     fn isolates(&self, request: &T) -> bool;
 
-    /// Notes whether a request counts as one that the backend has: [`Pending::left`] is called for those only.
+    /// Notes whether a request counts as one that the backend has: [`Pending::left`] counts those only.
     fn mark(&self, request: &mut T, counted: bool);
 
     /// Offers a batch to the backend.
@@ -80,8 +87,7 @@ impl<T> Default for Pending<T> {
         Self {
             queue: Mutex::new(queue),
             waiting: AtomicUsize::new(0),
-            in_flight: AtomicUsize::new(0),
-            present: AtomicUsize::new(0),
+            load: AtomicU64::new(0),
             stalled: AtomicBool::new(false),
         }
     }
@@ -97,27 +103,33 @@ impl<T> Pending<T> {
     /// Puts a request at the end of the queue. Whoever does that flushes afterwards, or sees to it that somebody does.
     pub(super) fn push(&self, request: T) {
         let mut queue = lock(&self.queue);
-        self.present.fetch_add(1, Ordering::SeqCst);
+        self.load.fetch_add(PRESENT, Ordering::SeqCst);
         queue.requests.push_back(request);
-        self.waiting.store(queue.requests.len(), Ordering::SeqCst);
+        self.count_waiting(&queue);
     }
 
     /// Takes out a request that waits.
     pub(super) fn withdraw(&self, is_it: impl Fn(&T) -> bool) -> Option<T> {
-        if self.waiting.load(Ordering::SeqCst) == 0 {
+        if self.waiting() == 0 {
             return None;
         }
         let mut queue = lock(&self.queue);
         let at = queue.requests.iter().position(is_it)?;
         let request = queue.requests.remove(at);
-        self.waiting.store(queue.requests.len(), Ordering::SeqCst);
-        self.present.fetch_sub(1, Ordering::SeqCst);
+        self.count_waiting(&queue);
+        self.load.fetch_sub(PRESENT, Ordering::SeqCst);
         request
+    }
+
+    /// Notes how many wait. Needs no order of its own: who has queued something flushes after that, and who flushes looks
+    /// again after it has held the lock last.
+    fn count_waiting(&self, queue: &Queue<T>) {
+        self.waiting.store(queue.requests.len(), Ordering::Relaxed);
     }
 
     /// Requests that the backend has now.
     pub(super) fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+        in_flight(self.load.load(Ordering::Relaxed))
     }
 
     /// Requests that wait for it now.
@@ -127,15 +139,14 @@ impl<T> Pending<T> {
 
     /// Whether nothing waits and the backend has nothing.
     pub(super) fn is_empty(&self) -> bool {
-        self.present.load(Ordering::SeqCst) == 0
+        self.load.load(Ordering::SeqCst) < PRESENT
     }
 
-    /// Notes that the backend is rid of a request. Returns whether the queue waits for just that: then the caller flushes.
-    pub(super) fn left(&self) -> bool {
-        self.in_flight.fetch_sub(1, Ordering::SeqCst);
-        let kicks = self.stalled.load(Ordering::SeqCst) && self.stalled.swap(false, Ordering::SeqCst);
-        self.present.fetch_sub(1, Ordering::SeqCst);
-        kicks
+    /// Notes that the backend is rid of some requests. Returns whether the queue waits for just that: then the caller
+    /// flushes.
+    pub(super) fn left(&self, count: u32) -> bool {
+        self.load.fetch_sub(u64::from(count) * (PRESENT + IN_FLIGHT), Ordering::SeqCst);
+        self.stalled.load(Ordering::SeqCst) && self.stalled.swap(false, Ordering::SeqCst)
     }
 
     /// Submits what waits, unless another thread is at it. Returns whether there was something.
@@ -162,7 +173,7 @@ impl<T> Pending<T> {
 
     /// Takes the next requests to submit, as the one thread that flushes. What is isolated comes alone.
     fn next_batch(&self, backend: &impl Submit<T>) -> Option<Scratch<T>> {
-        if self.waiting.load(Ordering::SeqCst) == 0 {
+        if self.waiting() == 0 {
             return None;
         }
         let mut queue = lock(&self.queue);
@@ -181,8 +192,8 @@ impl<T> Pending<T> {
         }
         scratch.batch.iter_mut().for_each(|request| backend.mark(request, true));
         let offered = scratch.batch.len();
-        scratch.in_flight = self.in_flight.fetch_add(offered, Ordering::SeqCst) + offered;
-        self.waiting.store(queue.requests.len(), Ordering::SeqCst);
+        scratch.in_flight = in_flight(self.load.fetch_add(IN_FLIGHT * offered as u64, Ordering::SeqCst)) + offered;
+        self.count_waiting(&queue);
         Some(scratch)
     }
 
@@ -196,11 +207,11 @@ impl<T> Pending<T> {
         if left > 0 {
             backend.was_busy();
             scratch.busy.iter_mut().for_each(|request| backend.mark(request, false));
-            self.waiting.store(queue.requests.len() + left, Ordering::SeqCst);
+            self.waiting.store(queue.requests.len() + left, Ordering::Relaxed);
             // From here on a completion kicks the queue; one that came before shows as progress. Swapped and not stored, so
             // that this and what completions swap have one order that loom knows, too; on x86 they are the same instruction.
             self.stalled.swap(true, Ordering::SeqCst);
-            let before = self.in_flight.fetch_sub(left, Ordering::SeqCst);
+            let before = in_flight(self.load.fetch_sub(IN_FLIGHT * left as u64, Ordering::SeqCst));
             let in_flight = before - left;
             let progress = progress || before != scratch.in_flight;
             if progress || in_flight == 0 {
@@ -208,12 +219,12 @@ impl<T> Pending<T> {
             }
             if in_flight == 0 && !progress {
                 overflow = scratch.busy.pop_front();
-                self.present.fetch_sub(usize::from(overflow.is_some()), Ordering::SeqCst);
+                self.load.fetch_sub(if overflow.is_some() { PRESENT } else { 0 }, Ordering::SeqCst);
             }
             while let Some(request) = scratch.busy.pop_back() {
                 queue.requests.push_front(request);
             }
-            self.waiting.store(queue.requests.len(), Ordering::SeqCst);
+            self.count_waiting(&queue);
         }
         queue.scratch = scratch;
         overflow

@@ -7,6 +7,7 @@ use super::completing::{Completing, is_completing};
 use super::lane::Lane;
 use crate::backend::{Completions, Wait};
 use crate::events::{self, Event};
+use crate::settle::settle;
 use crate::sync::try_lock;
 
 /// Completions of one `Backend::reap` at the most.
@@ -45,9 +46,8 @@ impl Core {
         let count = claimed.len();
         {
             let _completing = Completing::enter();
-            for (request, outcome) in claimed.drain(..) {
-                request.complete(outcome);
-            }
+            claimed.iter_mut().for_each(|(request, outcome)| *outcome = request.answered(*outcome));
+            settle(&mut claimed);
         }
         if let Some(mut reaper) = try_lock(&lane.reaper)
             && reaper.capacity() < claimed.capacity()

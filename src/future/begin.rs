@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
@@ -17,31 +18,29 @@ use crate::router::policy::Class;
 use crate::slot::{Slot, Ticket};
 use crate::trace::Trace;
 
-use super::Stage;
+use super::Fresh;
 use super::launch::Launch;
+use super::sent::Sent;
 use super::streaming::Streaming;
 
 /// How the first poll ended.
 pub(super) enum Begun<T: Operation> {
     /// The result, and who is to be named for it.
     Over(T::Output, &'static str),
-    /// Poll the new stage.
-    Goes(Stage<T>),
-    /// The waker is registered.
-    Stays(Stage<T>),
+    /// The request is on its way: to be polled.
+    Sent(Sent),
+    /// It is in a stream's queue: to be polled.
+    Streams(Streaming<T>),
+    /// It is in line for a slot, and the waker is registered.
+    Waits(Fresh<T>),
     /// Nothing has happened: there is no slot, and nobody who would wait for one.
-    Busy(Arc<OpenFile>, T),
+    Busy(Fresh<T>),
 }
 
 /// The first poll: everything that needs no backend, then the request. Comes back while it waits for a slot, for which it
 /// gets in line with `waker`; without a waker it never does.
-pub(super) fn begin<T: Operation>(
-    file: Arc<OpenFile>,
-    mut operation: T,
-    mut ticket: Option<Ticket>,
-    mut done: u64,
-    waker: Option<&Waker>,
-) -> Begun<T> {
+pub(super) fn begin<T: Operation>(fresh: Fresh<T>, waker: Option<&Waker>) -> Begun<T> {
+    let Fresh { file, mut operation, mut ticket, mut done } = fresh;
     let (mut shape, mut memory) = (operation.shape(), Ranges::default());
     // Such a file appends anyway, in its own order.
     shape.how.append &= !file.facts.append;
@@ -57,9 +56,9 @@ pub(super) fn begin<T: Operation>(
         }
         if waker.is_none() && is_irrevocable(&file, &shape) {
             let Poll::Ready(slot) = acquire(&file.core, &mut ticket, None) else {
-                return Begun::Busy(file.clone(), operation);
+                return Begun::Busy(Fresh { file, operation, ticket, done });
             };
-            reserved = Some(slot);
+            reserved = Some(NonNull::from(slot));
         }
         if !enter(&file, shape.kind) {
             give_back(&file, reserved);
@@ -77,7 +76,7 @@ pub(super) fn begin<T: Operation>(
                 return Begun::Over(operation.finish(Err(error)), Trace::NONE);
             }
             let place = stream.enter(shape.kind);
-            return Begun::Goes(Stage::Streaming(Streaming::new(file.clone(), operation, shape, place)));
+            return Begun::Streams(Streaming::new(file, operation, shape, place));
         }
         // SAFETY: `operation` lends its memory for the call.
         match unsafe { file.inline(&shape, memory.left()) } {
@@ -91,25 +90,29 @@ pub(super) fn begin<T: Operation>(
             None => {}
         }
     }
-    let slot = match reserved.map_or_else(|| acquire(&file.core, &mut ticket, waker), Poll::Ready) {
-        Poll::Ready(slot) => slot,
-        Poll::Pending if waker.is_none() => {
-            leave(&file, shape.kind);
-            return Begun::Busy(file.clone(), operation);
-        }
-        Poll::Pending => return Begun::Stays(Stage::Fresh { file: file.clone(), operation, ticket, done }),
+    let slot = match reserved {
+        Some(slot) => slot,
+        None => match acquire(&file.core, &mut ticket, waker) {
+            Poll::Ready(slot) => NonNull::from(slot),
+            Poll::Pending if waker.is_none() => {
+                leave(&file, shape.kind);
+                return Begun::Busy(Fresh { file, operation, ticket, done });
+            }
+            Poll::Pending => return Begun::Waits(Fresh { file, operation, ticket, done }),
+        },
     };
     let first = match file.first_step(&shape, memory.left(), Class::of(shape.kind, shape.position.is_some())) {
         Ok(first) => first,
         Err(error) => {
-            file.core.slab.put_back(slot);
+            give_back(&file, Some(slot));
             leave(&file, shape.kind);
             return Begun::Over(operation.finish(Err(error)), Trace::NONE);
         }
     };
     let gate = file.gate(&shape, first);
-    let launch = Launch { shape, memory, done, first, gate };
-    Begun::Goes(Stage::Sent(launch.send(&file, slot, operation)))
+    let launch = Launch { shape, done, first, gate };
+    // SAFETY: `file` keeps the slab, and moves into the slot that was just acquired there.
+    Begun::Sent(unsafe { launch.send(file, slot, operation) })
 }
 
 /// Whether an operation cannot be taken back once it has begun, so that it needs its slot beforehand: a close refuses all
@@ -119,9 +122,11 @@ fn is_irrevocable(file: &OpenFile, shape: &Shape) -> bool {
     shape.kind == OpKind::Close || (looping && file.stream.is_none())
 }
 
-fn give_back(file: &OpenFile, reserved: Option<&Slot>) {
+/// Puts back a slot of the file's engine that was acquired, and not used.
+fn give_back(file: &OpenFile, reserved: Option<NonNull<Slot>>) {
     if let Some(slot) = reserved {
-        file.core.slab.put_back(slot);
+        // SAFETY: the slot is the slab's, which the file keeps.
+        file.core.slab.put_back(unsafe { slot.as_ref() });
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::descriptor::{First, OpenFile};
 use crate::events;
 use crate::op::{Operation, Shape};
-use crate::request::{Body, IoVec, OpKind, Ranges, Request, Trail};
+use crate::request::{Body, IoVec, OpKind, Request, Trail};
 use crate::slot::Slot;
 use crate::stream::StepMemory;
 
@@ -17,8 +17,6 @@ use super::sent::{Flush, Sent};
 /// A request about to be made.
 pub(super) struct Launch {
     pub(super) shape: Shape,
-    /// Where to put the ranges of memory.
-    pub(super) memory: Ranges,
     /// Bytes that are transferred already.
     pub(super) done: u64,
     pub(super) first: First,
@@ -27,16 +25,20 @@ pub(super) struct Launch {
 
 impl Launch {
     /// Makes the request and queues it.
-    pub(super) fn send<T: Operation>(mut self, file: &Arc<OpenFile>, slot: &Slot, operation: T) -> Sent {
+    ///
+    /// # Safety
+    /// The slot was acquired from the slab of the file's engine, and nobody else uses it.
+    pub(super) unsafe fn send<T: Operation>(self, file: Arc<OpenFile>, slot: NonNull<Slot>, operation: T) -> Sent {
         let shape = self.shape;
         let First { backend, nowait, reasons, .. } = self.first;
-        // SAFETY: the slot is activated and not started: both cells are ours. The memory is asked for anew, because the
-        // operation has moved into the slot; `done` is at most its length.
+        // SAFETY: the file keeps the slab. It moves into the slot, and stays there until both sides have left; we are the
+        // future side.
+        let slot = unsafe { slot.as_ref() };
+        // SAFETY: the slot is activated and not started: its cells are ours. The memory is asked for where the operation lies
+        // from now on; `done` is at most its length.
         let request = unsafe {
-            self.memory.clear();
             let extra = operation.extra();
-            slot.store(operation).as_mut().lend(&mut self.memory);
-            self.memory.advance(self.done);
+            let mut operation = slot.store(operation);
             slot.body.with_mut(|body| {
                 let body: &mut Body = &mut *body;
                 body.kind = shape.kind;
@@ -44,7 +46,9 @@ impl Launch {
                 body.position = shape.position.map(|position| position + self.done);
                 body.length = shape.allocate;
                 body.extra = extra;
-                body.memory = self.memory;
+                body.memory.clear();
+                operation.as_mut().lend(&mut body.memory);
+                body.memory.advance(self.done);
                 body.whole = shape.whole;
                 body.nowait = nowait || shape.how.nowait;
                 body.how = shape.how;
@@ -55,7 +59,7 @@ impl Launch {
                 body.done = self.done;
                 body.trail = Trail { backend, gate: self.gate, reasons, ..Trail::default() };
             });
-            slot.set_owner(file.clone());
+            slot.set_owner(file);
             Request::from_slot(slot)
         };
         if shape.kind == OpKind::Close {
@@ -68,7 +72,8 @@ impl Launch {
             slot.completion.begin_rest();
         }
         let sent = Sent { slot: NonNull::from(slot), flush: Flush::Due };
-        file.submit(request);
+        // SAFETY: the future side has not left.
+        unsafe { sent.file() }.submit(request);
         sent
     }
 

@@ -3,8 +3,8 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::mem;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use crate::backend::CancelOutcome;
@@ -58,12 +58,8 @@ impl Sent {
     /// # Safety
     /// The slot is ours, and not freed.
     pub(super) unsafe fn file(&self) -> &OpenFile {
-        // SAFETY: we are the future side, and have not left; `Launch::send` has set the owner.
-        let owner = unsafe { self.slot.as_ref().owner() };
-        match owner.as_any().downcast_ref::<OpenFile>() {
-            Some(file) => file,
-            None => unreachable!("a sent request has an open file as its owner"),
-        }
+        // SAFETY: forwarded to the caller.
+        unsafe { file_of(&self.slot) }
     }
 
     /// The result. The operation may be collected afterwards.
@@ -104,10 +100,12 @@ impl Sent {
         if let Some(outcome) = completion.peek() {
             return Poll::Ready(outcome);
         }
-        // SAFETY: as above. The reference keeps the engine alive, whatever a waker does meanwhile.
-        let core = unsafe { self.file() }.core.clone();
-        let driving = driver::is_driving(&core);
-        if self.flush == Flush::Due && Gathering::is_for(&core) {
+        // SAFETY: as above. The slot keeps its file, and that the engine, whatever a waker does meanwhile: it is freed after
+        // the future side has left.
+        let slot = self.slot;
+        let core = &unsafe { file_of(&slot) }.core;
+        let driving = driver::is_driving(core);
+        if self.flush == Flush::Due && Gathering::is_for(core) {
             // Who gathers flushes, once all are queued.
             self.flush = Flush::Yielded;
             return completion.poll(waker);
@@ -131,7 +129,7 @@ impl Sent {
         // Again, and not only peeked at: whoever completed it meanwhile has used up the waker.
         let result = completion.poll(waker);
         if result.is_pending() && !driving {
-            keep_driven(&core, waker);
+            keep_driven(core, waker);
         }
         result
     }
@@ -176,20 +174,15 @@ impl Sent {
         }
     }
 
-    /// Takes the operation back and frees the slot.
+    /// Takes the operation back. What is left to do is to drop this.
     ///
     /// # Safety
-    /// `poll` has returned the result, and the request was made for a `T`.
-    pub(super) unsafe fn collect<T: Operation>(self) -> T {
+    /// `poll` has returned the result, the request was made for a `T`, and this is called once.
+    pub(super) unsafe fn take<T: Operation>(&mut self) -> T {
+        // It is not in the queue any more.
+        self.flush = Flush::Done;
         // SAFETY: the request is done, so that the payload is ours; the caller says what it is.
-        let operation = unsafe { self.slot.as_ref().take::<T>() };
-        self.depart();
-        operation
-    }
-
-    fn depart(self) {
-        self.leave();
-        mem::forget(self);
+        unsafe { self.slot.as_ref().take::<T>() }
     }
 
     fn leave(&self) {
@@ -199,6 +192,18 @@ impl Sent {
             unsafe { request::free(self.slot) };
         }
     }
+}
+
+/// The file of a request.
+///
+/// # Safety
+/// The caller is the future side, and has not left.
+unsafe fn file_of(slot: &NonNull<Slot>) -> &OpenFile {
+    // SAFETY: we are the future side, and have not left; `Launch::send` has set the owner.
+    let owner = unsafe { slot.as_ref().owner() };
+    debug_assert!(owner.as_any().is::<OpenFile>(), "a sent request has an open file as its owner");
+    // SAFETY: `Launch` makes every `Sent`, and sets an `OpenFile` as the owner.
+    unsafe { &*Arc::as_ptr(owner).cast::<OpenFile>() }
 }
 
 /// Leaves the request to itself: the operation was dropped, or a waker panicked in its poll.

@@ -1,0 +1,189 @@
+//! How requests end: judged first, all of a batch, and then published.
+//!
+//! A request that ends is *judged* by its owner (done, or another step), counted out of its engine, and *published*: its
+//! future has the result, and its waker is called. For requests that end together each of the three is done for all of them
+//! before the next: what is counted once for all costs little for each, and who has a result finds it counted.
+//!
+//! What a backend completes inside its `submit` waits until that has returned.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+
+use crate::completion::Outcome;
+use crate::request::{Owner, Request};
+
+/// What is to be counted of requests of one lane that were judged.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// The lane that had them.
+    pub(crate) lane: u8,
+    /// Requests that a backend has served, of which so many ended with an error.
+    pub(crate) requests: u64,
+    pub(crate) errors: u64,
+    /// Bytes that they have transferred.
+    pub(crate) bytes: u64,
+    /// Requests that the lane is rid of.
+    pub(crate) left: u32,
+    /// Requests that are over, of those that end by themselves.
+    pub(crate) finished: usize,
+}
+
+impl Tally {
+    fn of(lane: u8) -> Self {
+        Self { lane, ..Self::default() }
+    }
+
+    /// Counts a request that was served.
+    pub(crate) fn serve(&mut self, outcome: Outcome, transfer: bool) {
+        self.requests += 1;
+        match outcome {
+            Ok(n) if transfer => self.bytes += n,
+            Ok(_) => {}
+            Err(_) => self.errors += 1,
+        }
+    }
+}
+
+/// The engine, as those see it who end its requests.
+pub(crate) trait Witness: Send + Sync {
+    /// Requests were judged, and are going to be published. `true`: something waits for just that, and
+    /// [`make_way`](Self::make_way) is to be called.
+    fn judged(&self, tally: &Tally) -> bool;
+
+    /// Submits what waited for the room of those that were judged.
+    fn make_way(self: Arc<Self>);
+
+    /// So many requests have their results, and their wakers were called.
+    fn published(&self, count: u64);
+}
+
+thread_local! {
+    /// This thread is in a backend's `submit`: what ends meanwhile waits.
+    static DEFERS: Cell<bool> = const { Cell::new(false) };
+    /// What has ended meanwhile.
+    static ENDED: RefCell<Vec<(Request, Outcome)>> = const { RefCell::new(Vec::new()) };
+    /// Memory of a list that `settle` needs.
+    static VERDICTS: Cell<Vec<(Request, Outcome)>> = const { Cell::new(Vec::new()) };
+}
+
+/// While it lives, requests that end on this thread wait for [`settle_deferred`].
+pub(crate) struct Deferring {
+    outer: bool,
+}
+
+impl Deferring {
+    pub(crate) fn enter() -> Self {
+        Self { outer: DEFERS.replace(true) }
+    }
+
+    /// Wakers run: what they end may be waited for by them.
+    fn suspend() -> Self {
+        Self { outer: DEFERS.replace(false) }
+    }
+}
+
+impl Drop for Deferring {
+    fn drop(&mut self) {
+        DEFERS.set(self.outer);
+    }
+}
+
+/// Ends a request: now, or, inside a backend's `submit`, soon.
+pub(crate) fn end(request: Request, outcome: Outcome) {
+    let mut ended = Some((request, outcome));
+    if DEFERS.get() {
+        // Without the list, at a thread's end, they end at once.
+        let _ = ENDED.try_with(|list| list.borrow_mut().extend(ended.take()));
+    }
+    if let Some((request, outcome)) = ended {
+        settle_one(request, outcome);
+    }
+}
+
+/// Ends what a backend's `submit` has completed.
+pub(crate) fn settle_deferred() {
+    let take = |list: &RefCell<Vec<_>>| std::mem::take(&mut *list.borrow_mut());
+    let Ok(mut ended) = ENDED.try_with(take) else { return };
+    if ended.is_empty() {
+        return;
+    }
+    settle(&mut ended);
+    let _ = ENDED.try_with(|list| {
+        let mut list = list.borrow_mut();
+        if list.capacity() == 0 {
+            // It keeps its memory.
+            *list = ended;
+        }
+    });
+}
+
+fn settle_one(mut request: Request, outcome: Outcome) {
+    // Not the owner itself: who has the result may drop the file, and its descriptor is closed then and there.
+    let witness = request.owner().witness();
+    let mut tally = Tally::of(request.body().trail.backend);
+    let verdict = request.judge(outcome, &mut tally);
+    tell(witness.as_ref(), &tally);
+    match verdict {
+        Some(outcome) => {
+            request.publish(outcome);
+            if let Some(witness) = witness {
+                witness.published(1);
+            }
+        }
+        None => resubmit(request),
+    }
+}
+
+/// Ends requests of one engine, or of several; empties the list.
+pub(crate) fn settle(ended: &mut Vec<(Request, Outcome)>) {
+    let _suspended = Deferring::suspend();
+    let mut verdicts = VERDICTS.try_with(Cell::take).unwrap_or_default();
+    let mut ended = ended.drain(..).peekable();
+    while let Some((request, _)) = ended.peek() {
+        let mut owner: *const dyn Owner = Arc::as_ptr(request.owner());
+        let engine = Arc::as_ptr(request.owner().slab());
+        let witness = request.owner().witness();
+        let mut tally = Tally::of(request.body().trail.backend);
+        // Most are of one file: its engine need not be asked for.
+        let mut is_next = |(request, _): &(Request, Outcome)| {
+            let next = Arc::as_ptr(request.owner());
+            if !std::ptr::addr_eq(owner, next) && std::ptr::eq(Arc::as_ptr(request.owner().slab()), engine) {
+                owner = next;
+            }
+            std::ptr::addr_eq(owner, next)
+        };
+        while let Some((mut request, outcome)) = ended.next_if(&mut is_next) {
+            let lane = request.body().trail.backend;
+            if lane != tally.lane {
+                tell(witness.as_ref(), &tally);
+                tally = Tally::of(lane);
+            }
+            match request.judge(outcome, &mut tally) {
+                Some(outcome) => verdicts.push((request, outcome)),
+                None => resubmit(request),
+            }
+        }
+        tell(witness.as_ref(), &tally);
+        let count = verdicts.len() as u64;
+        verdicts.drain(..).for_each(|(request, outcome)| request.publish(outcome));
+        if let Some(witness) = witness {
+            witness.published(count);
+        }
+    }
+    let _ = VERDICTS.try_with(|place| place.set(verdicts));
+}
+
+fn tell(witness: Option<&Arc<dyn Witness>>, tally: &Tally) {
+    if let Some(witness) = witness
+        && witness.judged(tally)
+    {
+        witness.clone().make_way();
+    }
+}
+
+/// Sends a request on its next step.
+fn resubmit(request: Request) {
+    // A reference of our own: the request may end, and be freed, on another thread meanwhile.
+    let owner: Arc<dyn Owner> = request.owner().clone();
+    owner.resubmit(request);
+}
