@@ -80,6 +80,16 @@ pub(crate) struct First {
     pub(crate) reasons: Reasons,
     /// One at a time, with the others of the file: the file system would let them wait for each other, a worker each.
     pub(crate) in_turn: bool,
+    /// Direct I/O refuses it for its alignment.
+    pub(crate) misaligned: bool,
+    /// A write that makes the file longer, as far as is known.
+    pub(crate) grows: bool,
+}
+
+impl First {
+    fn at(backend: u8) -> Self {
+        Self { backend, nowait: false, reasons: Reasons::NONE, in_turn: false, misaligned: false, grows: false }
+    }
 }
 
 impl OpenFile {
@@ -284,7 +294,7 @@ impl OpenFile {
     pub(crate) fn first_step(&self, shape: &Shape, memory: &[IoVec], class: Class) -> io::Result<First> {
         if shape.kind == OpKind::Open {
             // There is no file yet whose route could be asked.
-            return Ok(First { backend: self.core.pool, nowait: false, reasons: Reasons::NONE, in_turn: false });
+            return Ok(First::at(self.core.pool));
         }
         let place = shape.position.filter(|_| !shape.how.append);
         if shape.kind.is_transfer() && self.is_misaligned(shape.kind, place, memory) {
@@ -292,7 +302,8 @@ impl OpenFile {
                 return Err(Errno(libc::EINVAL).into());
             }
             return if self.may_divert(class) {
-                Ok(First { backend: self.core.pool, nowait: false, reasons: Reasons::NONE, in_turn: false })
+                let grows = !self.extent.reach(shape.kind, shape.position, shape.length()).within;
+                Ok(First { misaligned: true, grows, ..First::at(self.core.pool) })
             } else {
                 Err(self.misaligned(shape, memory).into())
             };
@@ -304,7 +315,7 @@ impl OpenFile {
             !shape.how.nowait && !reach.within && !self.core.settings.strict && self.learned.refuses_growth();
         if let Some((backend, nowait)) = self.choose(class, shape.kind, Needs { reach, hopeless }, unfit, over) {
             let in_turn = hopeless && backend == self.core.pool;
-            let mut first = First { backend, nowait, reasons: Reasons::NONE, in_turn };
+            let mut first = First { nowait, in_turn, grows: !reach.within, ..First::at(backend) };
             if let Some((wanted, reason)) = self.detour(class, shape.kind, backend, unfit, over) {
                 if self.core.settings.strict {
                     // The lesson that is kept also in a strict engine: the file knows no NOWAIT.
@@ -379,6 +390,10 @@ impl OpenFile {
 
     /// The first of the plan, and why a request does not begin with it; `None` where it does.
     fn detour(&self, class: Class, kind: OpKind, backend: u8, unfit: u32, over: PassedOver) -> Option<(u8, Reason)> {
+        // By far the most: it was the first, and so it is one that offers.
+        if self.plans[class as usize].steps.first().is_some_and(|step| step.backend == backend) {
+            return None;
+        }
         let offers = |step: &&Step| self.offers(step, kind) && unfit & 1 << step.backend == 0;
         let first = self.plans[class as usize].steps.iter().find(offers)?;
         if first.backend == backend {
@@ -481,22 +496,24 @@ impl OpenFile {
 
     /// Queues a request whose turn has come, once no overlapping one is in its way.
     fn launch(&self, request: Request) {
-        match self.footprint(&request) {
-            Some(footprint) => self.overlap.admit(request, footprint, |request| self.core.enqueue(request)),
-            None => self.core.enqueue(request),
+        if !self.may_overlap(&request) {
+            return self.core.enqueue(request);
         }
+        let cached = Self::is_cached_write(&request);
+        self.overlap.admit(request, cached, |request| self.footprint(request), |request| self.core.enqueue(request));
     }
 
-    /// Sends a request on its way.
-    pub(crate) fn submit(&self, mut request: Request) {
+    /// Sends a request on its way, of which its file has said how it begins.
+    pub(crate) fn submit(&self, mut request: Request, first: First) {
         if request.kind().is_transfer() {
-            if self.is_misaligned(request.kind(), request.place(), request.memory_left()) {
+            // What the caller has written of it may have left a rest that is misaligned.
+            let rest = request.body().done > 0;
+            if first.misaligned || rest && self.is_misaligned(request.kind(), request.place(), request.memory_left()) {
                 self.divert(&mut request);
             }
             let class = Class::of(request.kind(), request.position().is_some());
-            let grows = !self.extent.reach(request.kind(), request.position(), request.length()).within;
             let trail = &mut request.body_mut().trail;
-            (trail.grows, trail.watched) = (grows, self.learned.on_probation(class, trail.backend));
+            (trail.grows, trail.watched) = (first.grows, self.learned.on_probation(class, trail.backend));
         }
         if self.ends_by_itself(&request) {
             self.core.unfinished.fetch_add(1, Ordering::SeqCst);
@@ -582,6 +599,10 @@ impl Owner for OpenFile {
         tally.left += u32::from(std::mem::take(&mut request.body_mut().trail.counted));
         tally.finished += usize::from(self.ends_by_itself(request));
         if request.is_stream() {
+            // Its result is left with the stream: who takes it from there is to find it counted.
+            if self.core.judged(&tally.take()) {
+                self.core.flush_after_completion();
+            }
             self.end_step(request, outcome);
         }
         Some(outcome)

@@ -61,10 +61,17 @@ struct Ranges {
 
 impl Overlap {
     /// Hands `request` to `release` once nothing in flight conflicts with it: now, or in a later call of
-    /// [`ended`](Self::ended). Others that may go meanwhile are handed over as well.
-    pub(crate) fn admit(&self, mut request: Request, footprint: Footprint, mut release: impl FnMut(Request)) {
+    /// [`ended`](Self::ended). Others that may go meanwhile are handed over as well. `footprint` is asked for where ranges are
+    /// tracked.
+    pub(crate) fn admit(
+        &self,
+        mut request: Request,
+        cached_write: bool,
+        footprint: impl FnOnce(&Request) -> Footprint,
+        mut release: impl FnMut(Request),
+    ) {
         let mut last = false;
-        if !footprint.cached_write && !self.tracking.load(Ordering::SeqCst) {
+        if !cached_write && !self.tracking.load(Ordering::SeqCst) {
             self.untracked.fetch_add(1, Ordering::SeqCst);
             if !self.tracking.load(Ordering::SeqCst) {
                 request.body_mut().trail.pass = Pass::Untracked;
@@ -73,9 +80,11 @@ impl Overlap {
             // A cached write may have seen the count in between and wait for it.
             last = self.untracked.fetch_sub(1, Ordering::SeqCst) == 1;
         }
+        let footprint = footprint(&request);
+        debug_assert_eq!(footprint.cached_write, cached_write);
         let ready = {
             let mut ranges = lock(&self.ranges);
-            if footprint.cached_write {
+            if cached_write {
                 // Before the count is read below: whoever passes untracked afterwards sees this.
                 self.tracking.store(true, Ordering::SeqCst);
             }
@@ -160,7 +169,8 @@ mod tests {
         let (request, pending) = bench.request(OpKind::SyncAll, -1, None, Vec::new());
         drop(pending);
         let mut passed = Vec::new();
-        gate.admit(request, Footprint { bytes, cached_write }, |request| passed.push(request.body().trail.pass));
+        let footprint = |_: &Request| Footprint { bytes, cached_write };
+        gate.admit(request, cached_write, footprint, |request| passed.push(request.body().trail.pass));
         passed
     }
 

@@ -620,7 +620,7 @@ impl Request {
     }
 
     /// A backend has answered: nobody uses the memory any more. Returns what is believed of it.
-    pub(crate) fn answered(&mut self, outcome: Outcome) -> Outcome {
+    fn answered(&mut self, outcome: Outcome) -> Outcome {
         let outcome = self.plausible(outcome);
         self.body_mut().started = false;
         outcome
@@ -716,6 +716,13 @@ impl Request {
         // SAFETY: a slot lives as long as its slab, which the slot's owner keeps alive until the request is published.
         unsafe { self.slot.as_ref() }
     }
+}
+
+/// Ends several requests, as [`Request::complete`] does with one; empties the list.
+pub(crate) fn complete_all(done: &mut Vec<(Request, Outcome)>) {
+    let _held = crate::events::hold();
+    done.iter_mut().for_each(|(request, outcome)| *outcome = request.answered(*outcome));
+    settle::settle(done);
 }
 
 impl Drop for Request {

@@ -33,6 +33,12 @@ impl Tally {
         Self { lane, ..Self::default() }
     }
 
+    /// What it has come to; goes on from nothing.
+    pub(crate) fn take(&mut self) -> Self {
+        let lane = self.lane;
+        std::mem::replace(self, Self::of(lane))
+    }
+
     /// Counts a request that was served.
     pub(crate) fn serve(&mut self, outcome: Outcome, transfer: bool) {
         self.requests += 1;

@@ -15,7 +15,7 @@ use super::suspend::{List, Phase};
 use super::{Shared, State, probe};
 use crate::backends::THREAD_PREFIX;
 use crate::completion::{Errno, Outcome};
-use crate::request::{Request, RequestId, contain};
+use crate::request::{Request, RequestId, complete_all, contain};
 use crate::sync::MutexGuard;
 
 /// Starts the thread if there is none. `false`: none can be had.
@@ -73,9 +73,7 @@ impl Leaving {
 
 /// Ends requests. Not under the lock: wakers run in here.
 pub(super) fn finish(done: &mut Vec<(Request, Outcome)>) {
-    for (request, outcome) in done.drain(..) {
-        contain(|| request.complete(outcome));
-    }
+    contain(|| complete_all(done));
 }
 
 /// Sleeps until there is something to end. `false`: there will never be anything.

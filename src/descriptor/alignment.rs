@@ -61,16 +61,22 @@ impl OpenFile {
         on_disk && self.may_divert(class) && (self.facts.direct || facts::is_direct_now(fd))
     }
 
-    /// The bytes that a transfer touches, for the gate of overlapping requests; `None` where there is nothing to keep apart.
-    pub(super) fn footprint(&self, request: &Request) -> Option<Footprint> {
-        let on_disk = matches!(self.facts.kind, FileKind::Regular | FileKind::Block);
-        if !on_disk || !request.kind().is_transfer() {
-            return None;
-        }
+    /// Whether a request touches what others may have to be kept apart from.
+    pub(super) fn may_overlap(&self, request: &Request) -> bool {
+        request.kind().is_transfer() && matches!(self.facts.kind, FileKind::Regular | FileKind::Block)
+    }
+
+    /// Whether it is a write through the page cache beside direct I/O.
+    pub(super) fn is_cached_write(request: &Request) -> bool {
+        request.kind() == OpKind::Write && request.is_misaligned()
+    }
+
+    /// The bytes that a transfer touches, for the gate of overlapping requests.
+    pub(super) fn footprint(&self, request: &Request) -> Footprint {
         let write = request.kind() == OpKind::Write;
-        let cached_write = write && request.is_misaligned();
+        let cached_write = Self::is_cached_write(request);
         let Some(position) = request.place().filter(|_| !(write && self.facts.append)) else {
-            return Some(Footprint { bytes: 0..u64::MAX, cached_write });
+            return Footprint { bytes: 0..u64::MAX, cached_write };
         };
         let page = facts::page_size().max(self.facts.alignment.map_or(1, |alignment| alignment.offset as u64));
         // Of all its steps.
@@ -79,6 +85,6 @@ impl OpenFile {
         // What makes the file longer may have to write whole blocks, and cut the file again.
         let extends = cached_write && !self.extent.reach(OpKind::Write, Some(position), length).within;
         let end = if extends { u64::MAX } else { end.checked_next_multiple_of(page).unwrap_or(u64::MAX) };
-        Some(Footprint { bytes: position - position % page..end, cached_write })
+        Footprint { bytes: position - position % page..end, cached_write }
     }
 }

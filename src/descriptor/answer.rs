@@ -68,7 +68,7 @@ impl OpenFile {
         if short {
             self.counters_of(request).short.add(1);
         }
-        let at_end = !request.is_misaligned() && self.is_direct_tail(kind, n);
+        let at_end = short && !request.is_misaligned() && self.is_direct_tail(kind, n);
         if short && !goes_on && !at_end && self.stopped_half_way(request, n) {
             request.advance(n);
             return self.go_on(request, class, Reason::WouldBlock, Memory::Forget, Errno(libc::EAGAIN));

@@ -7,7 +7,7 @@ use super::completing::{Completing, is_completing};
 use super::lane::Lane;
 use crate::backend::{Completions, Wait};
 use crate::events::{self, Event};
-use crate::settle::settle;
+use crate::request::complete_all;
 use crate::sync::try_lock;
 
 /// Completions of one `Backend::reap` at the most.
@@ -46,8 +46,7 @@ impl Core {
         let count = claimed.len();
         {
             let _completing = Completing::enter();
-            claimed.iter_mut().for_each(|(request, outcome)| *outcome = request.answered(*outcome));
-            settle(&mut claimed);
+            complete_all(&mut claimed);
         }
         if let Some(mut reaper) = try_lock(&lane.reaper)
             && reaper.capacity() < claimed.capacity()

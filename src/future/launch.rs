@@ -73,7 +73,7 @@ impl Launch {
         }
         let sent = Sent { slot: NonNull::from(slot), flush: Flush::Due };
         // SAFETY: the future side has not left.
-        unsafe { sent.file() }.submit(request);
+        unsafe { sent.file() }.submit(request, self.first);
         sent
     }
 
@@ -94,7 +94,7 @@ impl Launch {
             Request::from_slot(slot)
         };
         let sent = Sent { slot: NonNull::from(slot), flush: Flush::Done };
-        file.submit(request);
+        file.submit(request, first);
         file.core.flush();
         sent
     }

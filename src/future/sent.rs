@@ -100,9 +100,9 @@ impl Sent {
         if let Some(outcome) = completion.peek() {
             return Poll::Ready(outcome);
         }
+        let slot = self.slot;
         // SAFETY: as above. The slot keeps its file, and that the engine, whatever a waker does meanwhile: it is freed after
         // the future side has left.
-        let slot = self.slot;
         let core = &unsafe { file_of(&slot) }.core;
         let driving = driver::is_driving(core);
         if self.flush == Flush::Due && Gathering::is_for(core) {

@@ -119,10 +119,19 @@ impl Alignment {
     /// Whether direct I/O accepts a transfer of `len` bytes at `address` in memory, and at `position` in the file
     /// (`None`: where the file's own position is, which is not looked at).
     pub fn admits(&self, address: *const u8, len: usize, position: Option<u64>) -> bool {
-        let (memory, offset) = (self.memory.max(1), self.offset.max(1));
-        address.addr().is_multiple_of(memory)
-            && len.is_multiple_of(offset)
-            && position.is_none_or(|position| position.is_multiple_of(offset as u64))
+        is_multiple(address.addr() as u64, self.memory)
+            && is_multiple(len as u64, self.offset)
+            && position.is_none_or(|position| is_multiple(position, self.offset))
+    }
+}
+
+/// Whether a number is a multiple of an alignment. Asked several times for each request: a division is left to alignments
+/// that are no powers of two, and there are none but in theory.
+fn is_multiple(number: u64, alignment: usize) -> bool {
+    let alignment = alignment.max(1) as u64;
+    match alignment.is_power_of_two() {
+        true => number & (alignment - 1) == 0,
+        false => number.is_multiple_of(alignment),
     }
 }
 
