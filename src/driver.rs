@@ -1,13 +1,13 @@
 //! Who reaps: the thread that waits, or a background thread where a foreign executor does.
 //!
 //! Completions of kernels, and readiness of streams, have to be collected by somebody. One thread at a time has the
-//! driver's *seat*: it sleeps in `epoll_wait` on
+//! driver's *seat*: it sleeps in `epoll_wait`, or in `kevent` on the BSDs and macOS, on
 //!
 //! - the backends' notification descriptors (an eventfd that kernel AIO signals with each completion),
 //! - the streams somebody waits for, and
-//! - the *doorbell*, an eventfd that wakers ring when what the sleeper waits for happens elsewhere.
+//! - the *doorbell*, an eventfd or the like that wakers ring when what the sleeper waits for happens elsewhere.
 //!
-//! A program with an event loop of its own can poll the epoll instance ([`Driver::export`]) and take the seat for moments
+//! A program with an event loop of its own can poll that descriptor ([`Driver::export`]) and take the seat for moments
 //! ([`turn()`]).
 //!
 //! The others park, and are woken by their own wakers. Who leaves the seat while there is still something to collect
@@ -18,7 +18,6 @@
 mod background;
 mod block_on;
 mod doorbell;
-mod epoll;
 #[cfg(all(test, polyaio_loom))]
 mod models;
 mod on_exit;
@@ -27,19 +26,22 @@ mod parker;
 #[cfg(feature = "tokio")]
 mod reactor;
 mod seat;
+mod selector;
+mod sleep;
 mod streams;
 mod turn;
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::sync::{Arc, OnceLock, Weak};
 
 use self::background::Background;
 pub(crate) use self::block_on::{block_on, block_on_one, block_on_until, is_driving};
 use self::doorbell::Doorbell;
-use self::epoll::new_epoll;
 use self::outside::Outside;
 use self::parker::Parker;
 use self::seat::Seat;
+use self::selector::Selector;
+pub(crate) use self::selector::{FAILED, READABLE, WRITABLE};
 pub(crate) use self::turn::turn;
 use crate::error::Error;
 use crate::fork::ForkGuard;
@@ -49,14 +51,14 @@ use crate::sync::atomic::{AtomicBool, AtomicUsize};
 
 /// The part of an engine that sleeps and wakes.
 pub(crate) struct Driver {
-    /// The epoll instance is shared with children of this process: they must not touch what we are registered for.
+    /// An epoll instance is shared with children of this process: they must not touch what we are registered for.
     fork: Arc<ForkGuard>,
-    epoll: OwnedFd,
+    selector: Selector,
     doorbell: Arc<Doorbell>,
     seat: Seat,
     /// A future was pending on an executor that is not ours.
     foreign: AtomicBool,
-    /// Streams by their number in `epoll_data`.
+    /// Streams by their number in what the selector tells.
     streams: Mutex<Vec<Weak<Stream>>>,
     /// How many directions of streams somebody waits for.
     waits: AtomicUsize,
@@ -82,7 +84,7 @@ impl Driver {
     pub(crate) fn new(fork: Arc<ForkGuard>) -> Result<Self, Error> {
         let driver = Self {
             fork,
-            epoll: new_epoll()?,
+            selector: Selector::new()?,
             doorbell: Arc::new(Doorbell::new()?),
             seat: Seat::new(),
             foreign: AtomicBool::new(false),

@@ -8,6 +8,7 @@
 use std::os::fd::RawFd;
 
 use crate::completion::{Errno, Outcome};
+use crate::os;
 use crate::request::{IoVec, MOST_IOVECS, OpKind};
 
 /// One transfer in the caller: what, from where to where.
@@ -28,7 +29,7 @@ impl Transfer<'_> {
     /// The memory may be used for what `kind` says during the call, and the descriptor stays open.
     pub(crate) unsafe fn nowait(self) -> Outcome {
         // SAFETY: forwarded to the caller.
-        retry(|| unsafe { nowait(self) })
+        unsafe { nowait(self) }
     }
 
     /// Transfers on a socket without blocking and without a signal.
@@ -84,9 +85,9 @@ impl Transfer<'_> {
         retry(|| unsafe {
             match (self.kind, self.position) {
                 (OpKind::Read, None) => libc::read(self.fd, base.cast(), len),
-                (OpKind::Read, Some(offset)) => libc::pread(self.fd, base.cast(), len, offset as libc::off_t),
+                (OpKind::Read, Some(offset)) => os::pread(self.fd, base.cast(), len, offset as os::Offset),
                 (_, None) => libc::write(self.fd, base.cast(), len),
-                (_, Some(offset)) => libc::pwrite(self.fd, base.cast(), len, offset as libc::off_t),
+                (_, Some(offset)) => os::pwrite(self.fd, base.cast(), len, offset as os::Offset),
             }
         })
     }
@@ -98,9 +99,9 @@ impl Transfer<'_> {
         retry(|| unsafe {
             match (self.kind, self.position) {
                 (OpKind::Read, None) => libc::readv(self.fd, list, count),
-                (OpKind::Read, Some(offset)) => libc::preadv(self.fd, list, count, offset as libc::off_t),
+                (OpKind::Read, Some(offset)) => os::preadv(self.fd, list, count, offset as os::Offset),
                 (_, None) => libc::writev(self.fd, list, count),
-                (_, Some(offset)) => libc::pwritev(self.fd, list, count, offset as libc::off_t),
+                (_, Some(offset)) => os::pwritev(self.fd, list, count, offset as os::Offset),
             }
         })
     }
@@ -120,7 +121,7 @@ fn retry(mut call: impl FnMut() -> libc::ssize_t) -> Outcome {
 
 cfg_if::cfg_if! {
     if #[cfg(any(target_os = "linux", target_os = "android"))] {
-        unsafe fn nowait(transfer: Transfer<'_>) -> libc::ssize_t {
+        unsafe fn nowait(transfer: Transfer<'_>) -> Outcome {
             let number = match transfer.kind {
                 OpKind::Read => libc::SYS_preadv2,
                 _ => libc::SYS_pwritev2,
@@ -131,13 +132,14 @@ cfg_if::cfg_if! {
             let (list, count) = transfer.list();
             // SAFETY: the call reads the iovecs, which describe memory that the caller lends. On 64-bit kernels `low` is
             // the whole offset and `high` is ignored; on 32-bit ones they are its halves.
-            unsafe { libc::syscall(number, transfer.fd, list, count, low, high, libc::RWF_NOWAIT) as libc::ssize_t }
+            retry(|| unsafe {
+                libc::syscall(number, transfer.fd, list, count, low, high, libc::RWF_NOWAIT) as libc::ssize_t
+            })
         }
     } else {
-        unsafe fn nowait(_transfer: Transfer<'_>) -> libc::ssize_t {
-            // SAFETY: errno is this thread's own.
-            unsafe { *libc::__error() = libc::EOPNOTSUPP };
-            -1
+        /// No system call is known to return instead of waiting for a disk.
+        unsafe fn nowait(_transfer: Transfer<'_>) -> Outcome {
+            Err(Errno(libc::EOPNOTSUPP))
         }
     }
 }

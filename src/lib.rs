@@ -31,6 +31,20 @@
 #![deny(unsafe_code)]
 #![cfg_attr(polyaio_loom, allow(dead_code, unused_imports))]
 
+#[cfg(not(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "freebsd",
+    target_os = "netbsd",
+    target_os = "openbsd",
+    target_os = "dragonfly",
+    target_vendor = "apple"
+)))]
+compile_error!(
+    "polyaio builds where there is epoll(7) or kqueue(2): Linux, Android, the BSDs, macOS and iOS. Windows and others are \
+     not served; docs/platforms.md has the table"
+);
+
 // (1) The user's call.
 mod engine;
 mod file;
@@ -80,6 +94,7 @@ mod adapters;
 mod error;
 mod events;
 mod fork;
+mod os;
 mod stats;
 mod sync;
 #[cfg(all(test, not(polyaio_loom)))]

@@ -18,7 +18,7 @@ use std::task::Waker;
 use self::step::Step;
 pub(crate) use self::step::{Left, StepMemory};
 use crate::completion::{Errno, Outcome};
-use crate::driver::Driver;
+use crate::driver::{Driver, FAILED, READABLE, WRITABLE};
 use crate::inline::Transfer;
 use crate::request::{OpKind, wake};
 use crate::router::facts::{self, Facts, FileKind};
@@ -79,7 +79,7 @@ pub(crate) enum Attempt {
 }
 
 fn side_of(kind: OpKind) -> (usize, i32) {
-    if kind == OpKind::Read { (0, libc::EPOLLIN) } else { (1, libc::EPOLLOUT) }
+    if kind == OpKind::Read { (0, READABLE) } else { (1, WRITABLE) }
 }
 
 impl Stream {
@@ -256,7 +256,7 @@ impl Stream {
         Ok(true)
     }
 
-    /// The number by which the driver knows the stream; `None` where epoll does not take it, which means: always ready.
+    /// The number by which the driver knows the stream; `None` where the system does not tell of it, which means: always ready.
     fn register(self: &std::sync::Arc<Self>, driver: &Driver) -> Result<Option<u64>, Errno> {
         let _one_at_a_time = lock(&self.armed);
         if let Some(number) = self.registration.get() {
@@ -292,8 +292,8 @@ impl Stream {
 
     /// The driver reports readiness: the first of each direction that it concerns may try.
     pub(crate) fn ready(&self, driver: &Driver, events: i32) {
-        let failed = events & (libc::EPOLLERR | libc::EPOLLHUP) != 0;
-        for (side, event) in [(0, libc::EPOLLIN), (1, libc::EPOLLOUT)] {
+        let failed = events & FAILED != 0;
+        for (side, event) in [(0, READABLE), (1, WRITABLE)] {
             if events & event == 0 && !failed {
                 continue;
             }

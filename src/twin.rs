@@ -5,8 +5,7 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::CString;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 
 use crate::completion::Errno;
 use crate::sync::{Mutex, lock};
@@ -67,6 +66,11 @@ impl Twin {
 
 cfg_if::cfg_if! {
     if #[cfg(any(target_os = "linux", target_os = "android"))] {
+        use std::ffi::CString;
+        use std::os::fd::FromRawFd as _;
+
+        use crate::os;
+
         /// Flags of a descriptor that a write's meaning hangs on.
         const KEPT: i32 = libc::O_ACCMODE | libc::O_APPEND | libc::O_SYNC | libc::O_DSYNC | libc::O_NOATIME;
 
@@ -95,10 +99,10 @@ cfg_if::cfg_if! {
         /// Whatever is mounted on /proc: the twin has to be the same file.
         fn same_file(one: RawFd, other: RawFd) -> Result<bool, Errno> {
             let identity = |fd| {
-                let mut status = std::mem::MaybeUninit::<libc::stat>::uninit();
+                let mut status = std::mem::MaybeUninit::<os::Stat>::uninit();
                 // SAFETY: `status` is large enough for fstat(2) to fill, and initialised once the call succeeds.
                 unsafe {
-                    if libc::fstat(fd, status.as_mut_ptr()) != 0 {
+                    if os::fstat(fd, status.as_mut_ptr()) != 0 {
                         return Err(Errno::last());
                     }
                     let status = status.assume_init();

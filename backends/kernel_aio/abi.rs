@@ -15,6 +15,7 @@ use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use crate::completion::Errno;
+use crate::os;
 
 /// `aio_context_t`: the address of the ring in this process.
 pub(super) type ContextId = libc::c_ulong;
@@ -239,6 +240,6 @@ pub(super) fn eventfd() -> Result<OwnedFd, Errno> {
 /// Whether `fd` has no file position: a pipe, socket or terminal (`ESPIPE`).
 pub(super) fn is_unseekable(fd: BorrowedFd<'_>) -> bool {
     // SAFETY: takes no pointers; moves nothing.
-    let position = unsafe { libc::lseek(fd.as_raw_fd(), 0, libc::SEEK_CUR) };
+    let position = unsafe { os::lseek(fd.as_raw_fd(), 0, libc::SEEK_CUR) };
     position < 0 && Errno::last() == Errno(libc::ESPIPE)
 }

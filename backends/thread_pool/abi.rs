@@ -8,10 +8,10 @@
 use std::os::fd::RawFd;
 use std::ptr;
 
-use self::sys::Offset;
 use super::{control, flagged, misaligned};
 use crate::completion::{Errno, Outcome};
 use crate::how::How;
+use crate::os::{self, Offset};
 use crate::request::{IoVec, OpKind, Request};
 
 /// The most that one transfer moves: Linux stops there by itself, the BSDs and macOS refuse more with `EINVAL`.
@@ -93,9 +93,9 @@ pub(super) unsafe fn plain(fd: RawFd, call: Call<'_>) -> Outcome {
         // SAFETY: `base` is valid for `len` bytes, as the caller says.
         return retry(|| unsafe {
             match (write, position) {
-                (false, Some(at)) => sys::pread(fd, base, len, at),
+                (false, Some(at)) => os::pread(fd, base, len, at),
                 (false, None) => libc::read(fd, base, len),
-                (true, Some(at)) => sys::pwrite(fd, base, len, at),
+                (true, Some(at)) => os::pwrite(fd, base, len, at),
                 (true, None) => libc::write(fd, base, len),
             }
         });
@@ -105,9 +105,9 @@ pub(super) unsafe fn plain(fd: RawFd, call: Call<'_>) -> Outcome {
     // SAFETY: the list and every range that it names are valid, as the caller says.
     retry(|| unsafe {
         match (write, position) {
-            (false, Some(at)) => sys::preadv(fd, list, count, at),
+            (false, Some(at)) => os::preadv(fd, list, count, at),
             (false, None) => libc::readv(fd, list, count),
-            (true, Some(at)) => sys::pwritev(fd, list, count, at),
+            (true, Some(at)) => os::pwritev(fd, list, count, at),
             (true, None) => libc::writev(fd, list, count),
         }
     })
@@ -158,7 +158,7 @@ pub(super) fn retry(mut call: impl FnMut() -> isize) -> Outcome {
 pub(super) fn truncate(fd: RawFd, length: u64) -> Outcome {
     let length = offset(length)?;
     // SAFETY: touches no memory of ours.
-    retry(|| unsafe { sys::ftruncate(fd, length) } as isize)
+    retry(|| unsafe { os::ftruncate(fd, length) } as isize)
 }
 
 /// Length in bytes of a file or block device.
@@ -182,10 +182,10 @@ pub(super) fn is_regular(fd: RawFd) -> Result<bool, Errno> {
 }
 
 /// The status of the file behind a descriptor.
-pub(super) fn status(fd: RawFd) -> Result<sys::Stat, Errno> {
-    let mut stat = std::mem::MaybeUninit::<sys::Stat>::uninit();
+pub(super) fn status(fd: RawFd) -> Result<os::Stat, Errno> {
+    let mut stat = std::mem::MaybeUninit::<os::Stat>::uninit();
     // SAFETY: `stat` has room for what is written.
-    retry(|| unsafe { sys::fstat(fd, stat.as_mut_ptr()) } as isize)?;
+    retry(|| unsafe { os::fstat(fd, stat.as_mut_ptr()) } as isize)?;
     // SAFETY: `fstat` succeeded and has filled it.
     Ok(unsafe { stat.assume_init() })
 }
@@ -194,11 +194,7 @@ pub(super) fn status(fd: RawFd) -> Result<sys::Stat, Errno> {
 cfg_if::cfg_if! {
     if #[cfg(any(target_os = "linux", target_os = "android"))] {
         mod sys {
-            use super::{Errno, Outcome, RawFd, retry, status};
-
-            // The 64-bit forms, so that 32-bit machines reach past 2 GiB.
-            pub(super) use libc::{fstat64 as fstat, ftruncate64 as ftruncate, off64_t as Offset, stat64 as Stat};
-            pub(super) use libc::{pread64 as pread, preadv64 as preadv, pwrite64 as pwrite, pwritev64 as pwritev};
+            use super::{Errno, Offset, Outcome, RawFd, os, retry, status};
 
             /// ioctl_list(2): the size of a block device in bytes, as a `u64`.
             const BLKGETSIZE64: libc::Ioctl = libc::_IOR::<libc::size_t>(0x12, 114);
@@ -217,7 +213,7 @@ cfg_if::cfg_if! {
                 // `fallocate` and not `posix_fallocate`, which writes zeroes where the file system cannot: the caller is
                 // told `EOPNOTSUPP` and decides.
                 // SAFETY: touches no memory of ours.
-                retry(|| unsafe { libc::fallocate64(fd, 0, from, length) } as isize)
+                retry(|| unsafe { os::fallocate(fd, 0, from, length) } as isize)
             }
 
             pub(super) fn length(fd: RawFd) -> Outcome {
@@ -233,9 +229,7 @@ cfg_if::cfg_if! {
         }
     } else {
         mod sys {
-            use super::{Errno, Outcome, RawFd, retry, status};
-
-            pub(super) use libc::{fstat, ftruncate, off_t as Offset, pread, preadv, pwrite, pwritev, stat as Stat};
+            use super::{Errno, Offset, Outcome, RawFd, retry, status};
 
             cfg_if::cfg_if! {
                 if #[cfg(target_vendor = "apple")] {

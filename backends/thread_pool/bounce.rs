@@ -12,6 +12,7 @@ use super::abi;
 use crate::buf::AlignedBuf;
 use crate::completion::{Errno, Outcome};
 use crate::how::Durability;
+use crate::os;
 use crate::request::{IoVec, OpKind, Request};
 
 /// Bytes that go through the buffer at a time.
@@ -135,13 +136,13 @@ fn keep_neighbours(fd: RawFd, span: &Span, buffer: &mut AlignedBuf, length: u64)
 fn pread(fd: RawFd, into: &mut [u8], from: u64) -> Result<usize, Errno> {
     let call = || {
         // SAFETY: the slice may be written, all of it.
-        unsafe { libc::pread(fd, into.as_mut_ptr().cast(), into.len(), from as libc::off_t) as isize }
+        unsafe { os::pread(fd, into.as_mut_ptr().cast(), into.len(), from as os::Offset) as isize }
     };
     abi::retry(call).map(|n| n as usize)
 }
 
 fn pwrite(fd: RawFd, data: &[u8], from: u64) -> Result<usize, Errno> {
     // SAFETY: the slice may be read, all of it.
-    let call = || unsafe { libc::pwrite(fd, data.as_ptr().cast(), data.len(), from as libc::off_t) as isize };
+    let call = || unsafe { os::pwrite(fd, data.as_ptr().cast(), data.len(), from as os::Offset) as isize };
     abi::retry(call).map(|n| n as usize)
 }

@@ -7,10 +7,11 @@ use std::os::fd::RawFd;
 use super::abi;
 use crate::completion::{Errno, Outcome};
 use crate::metadata::{Advice, Metadata, time};
+use crate::os::Offset;
 use crate::request::Request;
 
-fn range(request: &Request) -> Result<(libc::off_t, libc::off_t), Errno> {
-    let number = |n: u64| libc::off_t::try_from(n).map_err(|_| Errno(libc::EINVAL));
+fn range(request: &Request) -> Result<(Offset, Offset), Errno> {
+    let number = |n: u64| Offset::try_from(n).map_err(|_| Errno(libc::EINVAL));
     Ok((number(request.position().unwrap_or(0))?, number(request.length())?))
 }
 
@@ -40,8 +41,11 @@ pub(super) fn sync_range(fd: RawFd, request: &Request) -> Outcome {
 #[allow(clippy::unnecessary_cast)]
 fn from_stat(fd: RawFd) -> Result<Metadata, Errno> {
     let stat = abi::status(fd)?;
-    let moment =
-        |seconds: libc::time_t, nanoseconds: i64| time(seconds as i64, u32::try_from(nanoseconds).unwrap_or(0));
+    let moment = |seconds: i64, nanoseconds: i64| time(seconds, u32::try_from(nanoseconds).unwrap_or(0));
+    #[cfg(not(target_os = "netbsd"))]
+    let [accessed, modified, changed] = [stat.st_atime_nsec, stat.st_mtime_nsec, stat.st_ctime_nsec];
+    #[cfg(target_os = "netbsd")]
+    let [accessed, modified, changed] = [stat.st_atimensec, stat.st_mtimensec, stat.st_ctimensec];
     Ok(Metadata {
         blocks: stat.st_blocks as u64,
         block_size: stat.st_blksize as u64,
@@ -52,9 +56,9 @@ fn from_stat(fd: RawFd) -> Result<Metadata, Errno> {
         special: stat.st_rdev as u64,
         user: stat.st_uid,
         group: stat.st_gid,
-        accessed: moment(stat.st_atime, stat.st_atime_nsec as i64),
-        modified: moment(stat.st_mtime, stat.st_mtime_nsec as i64),
-        changed: moment(stat.st_ctime, stat.st_ctime_nsec as i64),
+        accessed: moment(stat.st_atime as i64, accessed as i64),
+        modified: moment(stat.st_mtime as i64, modified as i64),
+        changed: moment(stat.st_ctime as i64, changed as i64),
         ..Metadata::of_length(stat.st_size as u64)
     })
 }
@@ -64,7 +68,8 @@ cfg_if::cfg_if! {
         mod sys {
             use std::mem::MaybeUninit;
 
-            use super::{Advice, Errno, Metadata, Outcome, RawFd, abi, from_stat, time};
+            use super::{Advice, Errno, Metadata, Offset, Outcome, RawFd, abi, from_stat, time};
+            use crate::os;
 
             /// `statx(2)`, which also knows when the file was made; `fstat(2)` where there is none (before Linux 4.11) or a
             /// filter forbids it.
@@ -99,7 +104,7 @@ cfg_if::cfg_if! {
                 })
             }
 
-            pub(super) fn advise(fd: RawFd, from: libc::off_t, length: libc::off_t, advice: Advice) -> Outcome {
+            pub(super) fn advise(fd: RawFd, from: Offset, length: Offset, advice: Advice) -> Outcome {
                 let advice = match advice {
                     Advice::Normal => libc::POSIX_FADV_NORMAL,
                     Advice::Sequential => libc::POSIX_FADV_SEQUENTIAL,
@@ -110,19 +115,19 @@ cfg_if::cfg_if! {
                 };
                 // Returns the error instead of setting `errno`.
                 // SAFETY: takes no pointer.
-                match unsafe { libc::posix_fadvise(fd, from, length, advice) } {
+                match unsafe { os::posix_fadvise(fd, from, length, advice) } {
                     0 => Ok(0),
                     errno => Err(Errno(errno)),
                 }
             }
 
-            pub(super) fn punch_hole(fd: RawFd, from: libc::off_t, length: libc::off_t) -> Outcome {
+            pub(super) fn punch_hole(fd: RawFd, from: Offset, length: Offset) -> Outcome {
                 let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
                 // SAFETY: takes no pointer.
-                abi::retry(|| unsafe { libc::fallocate(fd, mode, from, length) } as isize)
+                abi::retry(|| unsafe { os::fallocate(fd, mode, from, length) } as isize)
             }
 
-            pub(super) fn sync_range(fd: RawFd, from: libc::off_t, length: libc::off_t) -> Outcome {
+            pub(super) fn sync_range(fd: RawFd, from: Offset, length: Offset) -> Outcome {
                 const ALL: libc::c_uint =
                     libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
                 // SAFETY: takes no pointer.
@@ -131,19 +136,19 @@ cfg_if::cfg_if! {
         }
     } else {
         mod sys {
-            use super::{Advice, Errno, Metadata, Outcome, RawFd, abi};
+            use super::{Advice, Errno, Offset, Outcome, RawFd, abi};
 
             pub(super) use super::from_stat as metadata;
 
-            pub(super) fn advise(_: RawFd, _: libc::off_t, _: libc::off_t, _: Advice) -> Outcome {
+            pub(super) fn advise(_: RawFd, _: Offset, _: Offset, _: Advice) -> Outcome {
                 Err(Errno(libc::EOPNOTSUPP))
             }
 
-            pub(super) fn punch_hole(_: RawFd, _: libc::off_t, _: libc::off_t) -> Outcome {
+            pub(super) fn punch_hole(_: RawFd, _: Offset, _: Offset) -> Outcome {
                 Err(Errno(libc::EOPNOTSUPP))
             }
 
-            pub(super) fn sync_range(fd: RawFd, _: libc::off_t, _: libc::off_t) -> Outcome {
+            pub(super) fn sync_range(fd: RawFd, _: Offset, _: Offset) -> Outcome {
                 abi::sync_data(fd)
             }
         }

@@ -10,6 +10,7 @@ use std::os::fd::RawFd;
 
 use super::{abi, bounce};
 use crate::completion::{Errno, Outcome};
+use crate::os;
 use crate::request::{OpKind, Request};
 
 /// Serves one misaligned transfer on the calling thread, blocking it.
@@ -58,9 +59,9 @@ fn at_position(fd: RawFd, twin: RawFd, request: &mut Request) -> Outcome {
 }
 
 fn seek(fd: RawFd, offset: u64, whence: libc::c_int) -> Outcome {
-    let offset = libc::off_t::try_from(offset).map_err(|_| Errno(libc::EINVAL))?;
+    let offset = os::Offset::try_from(offset).map_err(|_| Errno(libc::EINVAL))?;
     // SAFETY: lseek(2) takes no pointer.
-    u64::try_from(unsafe { libc::lseek(fd, offset, whence) }).map_err(|_| Errno::last())
+    u64::try_from(unsafe { os::lseek(fd, offset, whence) }).map_err(|_| Errno::last())
 }
 
 fn is_append(fd: RawFd) -> bool {

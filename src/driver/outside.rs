@@ -1,18 +1,18 @@
 //! The program's own loop: what it polls, and who rings for it.
 
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 use super::Driver;
 use super::doorbell::{Bell as _, Doorbell};
-use super::epoll::{NO_STREAM, control, new_epoll};
+use super::selector::{Selector, Trigger};
 use crate::error::Error;
 use crate::sync::atomic::Ordering;
 use crate::sync::lock;
 
-/// What the program's own loop watches: our epoll instance, and a bell for what that does not tell. The bell is not in our
-/// instance, so that a thread that drives beside the program does not take its rings.
+/// What the program's own loop watches: our selector, and a bell for what that does not tell. The bell is not in our
+/// selector, so that a thread that drives beside the program does not take its rings.
 pub(super) struct Outside {
-    epoll: OwnedFd,
+    selector: Selector,
     bell: Doorbell,
 }
 
@@ -21,10 +21,9 @@ impl Driver {
     /// the program drives, and no background thread is started.
     pub(crate) fn export(&self) -> Result<BorrowedFd<'_>, Error> {
         if self.outside.get().is_none() {
-            let outside = Outside { epoll: new_epoll()?, bell: Doorbell::new()? };
-            for inside in [self.epoll.as_fd(), outside.bell.as_fd()] {
-                control(&outside.epoll, libc::EPOLL_CTL_ADD, inside.as_raw_fd(), libc::EPOLLIN, NO_STREAM)
-                    .map_err(|errno| Error::System { what: "epoll_ctl", source: errno.into() })?;
+            let outside = Outside { selector: Selector::new()?, bell: Doorbell::new()? };
+            for inside in [self.selector.as_fd(), outside.bell.as_fd()] {
+                outside.selector.watch(inside, Trigger::Level)?;
             }
             // What was queued before nobody has rung for.
             outside.bell.ring();
@@ -33,7 +32,7 @@ impl Driver {
             self.exported.store(true, Ordering::SeqCst);
         }
         match self.outside.get() {
-            Some(outside) => Ok(outside.epoll.as_fd()),
+            Some(outside) => Ok(outside.selector.as_fd()),
             None => unreachable!("it was set above"),
         }
     }

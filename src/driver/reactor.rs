@@ -1,9 +1,9 @@
 //! tokio's reactor as the one who collects: a task in each runtime in which futures of the engine are pending, woken when
-//! our epoll instance becomes readable, instead of the background thread.
+//! our selector becomes readable, instead of the background thread.
 
 use std::cell::Cell;
 use std::future::Future;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -70,7 +70,7 @@ impl Driver {
         if self.reactors.stopped.load(Ordering::SeqCst) {
             return false;
         }
-        let reactor = self.epoll.try_clone().ok().and_then(register);
+        let reactor = self.selector.as_fd().try_clone_to_owned().ok().and_then(register);
         let state = if reactor.is_some() { State::Runs(None) } else { State::Refused };
         runtimes.push(Runtime { id, state });
         drop(runtimes);

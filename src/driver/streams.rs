@@ -20,10 +20,9 @@ impl Driver {
                 streams.len() - 1
             }
         };
-        // Disarmed: without a direction epoll would still report errors, but not with EPOLLONESHOT after the first.
-        let added = self.control(libc::EPOLL_CTL_ADD, fd, libc::EPOLLONESHOT | libc::EPOLLET, number as u64);
+        let added = self.check_process().and_then(|()| self.selector.add_stream(fd, number as u64));
         if matches!(added, Ok(()) | Err(Errno(libc::EPERM))) {
-            // Who waits for a step is woken at the engine's end, also where epoll knows nothing of the stream.
+            // Who waits for a step is woken at the engine's end, also where the selector knows nothing of the stream.
             streams[number] = Arc::downgrade(stream);
         }
         added.map(|()| number as u64)
@@ -31,13 +30,15 @@ impl Driver {
 
     /// Asks for one report of any of `events`; 0 asks for none.
     pub(crate) fn arm_stream(&self, fd: RawFd, number: u64, events: i32) -> Result<(), Errno> {
-        self.control(libc::EPOLL_CTL_MOD, fd, events | libc::EPOLLONESHOT, number)
+        self.check_process()?;
+        self.selector.arm_stream(fd, number, events)
     }
 
     /// Forgets a stream whose descriptor is about to be closed.
     pub(crate) fn remove_stream(&self, fd: RawFd, number: u64) {
-        // A descriptor that is gone already is what we want; nothing else can fail here.
-        let _ = self.control(libc::EPOLL_CTL_DEL, fd, 0, number);
+        if self.check_process().is_ok() {
+            self.selector.remove_stream(fd, number);
+        }
         if let Some(entry) = lock(&self.streams).get_mut(number as usize) {
             *entry = Weak::new();
         }

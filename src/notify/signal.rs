@@ -47,20 +47,22 @@ impl<T: Operation> Op<T> {
     /// of them. [`NotificationStats::signals_waiting`](crate::NotificationStats::signals_waiting) tells how many wait.
     ///
     /// # Errors
-    /// [`Refused`], with the operation: `EINVAL` the number is not one of `SIGRTMIN..=SIGRTMAX`; the engine has ended, or is
-    /// the parent process's.
+    /// [`Refused`], with the operation: `EINVAL` the number is not one of `SIGRTMIN..=SIGRTMAX`; `EOPNOTSUPP` the system queues
+    /// no signals; the engine has ended, or is the parent process's.
     ///
     /// # Panics
     /// Panics where the operation has already returned its result.
     ///
     /// # Platform
-    /// Linux.
+    /// Linux and FreeBSD (there with `SI_QUEUE` in `si_code`). Other systems queue no signals: `EOPNOTSUPP`; use
+    /// [`on_completion`](Self::on_completion).
     ///
     /// # References
     /// sigevent(3), rt_sigqueueinfo(2), signal(7)
     pub fn signal_on_completion(self, signal: i32) -> Result<Signalled<T>, Refused<Self>> {
-        if !(libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&signal) {
-            return Err(Refused::new(self, Errno(libc::EINVAL)));
+        if let Some(errno) = sys::is_queued(signal).map_or_else(Some, |queued| (!queued).then_some(Errno(libc::EINVAL)))
+        {
+            return Err(Refused::new(self, errno));
         }
         let (core, id) = (self.home(), task::next_id());
         let parcel = Arc::new(Parcel(Mutex::new(Content::Awaited(None))));
@@ -215,7 +217,7 @@ impl Unsent {
 
     fn send(&self, signals: &mut VecDeque<(i32, u64)>) {
         while let Some(&(signal, id)) = signals.front() {
-            if queue_signal(signal, id).is_err() {
+            if sys::queue(signal, id).is_err() {
                 break;
             }
             signals.pop_front();
@@ -224,41 +226,96 @@ impl Unsent {
     }
 }
 
-/// `siginfo_t` as rt_sigqueueinfo(2) reads it: its head, and the fields of queued signals.
-#[repr(C)]
-struct Head {
-    signal: libc::c_int,
-    errno: libc::c_int,
-    code: libc::c_int,
-    fields: Fields,
-}
+// What systems queue, and how.
+cfg_if::cfg_if! {
+    if #[cfg(any(target_os = "linux", target_os = "android"))] {
+        mod sys {
+            use super::Errno;
 
-#[repr(C)]
-struct Fields {
-    pid: libc::pid_t,
-    uid: libc::uid_t,
-    value: usize,
-}
+            /// `siginfo_t` as rt_sigqueueinfo(2) reads it: its head, and the fields of queued signals.
+            #[repr(C)]
+            struct Head {
+                signal: libc::c_int,
+                errno: libc::c_int,
+                code: libc::c_int,
+                fields: Fields,
+            }
 
-#[repr(C)]
-union Info {
-    head: std::mem::ManuallyDrop<Head>,
-    /// As long as the kernel copies.
-    whole: [u64; 16],
-}
+            #[repr(C)]
+            struct Fields {
+                pid: libc::pid_t,
+                uid: libc::uid_t,
+                value: usize,
+            }
 
-const _: () = assert!(size_of::<Info>() == size_of::<libc::siginfo_t>());
+            #[repr(C)]
+            union Info {
+                head: std::mem::ManuallyDrop<Head>,
+                /// As long as the kernel copies.
+                whole: [u64; 16],
+            }
 
-/// Queues a signal to this process. `EAGAIN` where `RLIMIT_SIGPENDING` is reached.
-fn queue_signal(signal: i32, id: u64) -> Result<(), Errno> {
-    let mut info = Info { whole: [0; 16] };
-    // SAFETY: neither call takes a pointer, and neither can fail.
-    let (pid, uid) = unsafe { (libc::getpid(), libc::getuid()) };
-    let fields = Fields { pid, uid, value: id as usize };
-    info.head = std::mem::ManuallyDrop::new(Head { signal, errno: 0, code: libc::SI_ASYNCIO, fields });
-    // SAFETY: the kernel reads a siginfo_t, which `info` is as long as, during the call.
-    match unsafe { libc::syscall(libc::SYS_rt_sigqueueinfo, pid, signal, &raw const info) } {
-        0 => Ok(()),
-        _ => Err(Errno::last()),
+            const _: () = assert!(size_of::<Info>() == size_of::<libc::siginfo_t>());
+
+            /// Whether signals can be queued that have this number.
+            pub(super) fn is_queued(signal: i32) -> Result<bool, Errno> {
+                Ok((libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&signal))
+            }
+
+            /// Queues a signal to this process. `EAGAIN` where `RLIMIT_SIGPENDING` is reached.
+            pub(super) fn queue(signal: i32, id: u64) -> Result<(), Errno> {
+                let mut info = Info { whole: [0; 16] };
+                // SAFETY: neither call takes a pointer, and neither can fail.
+                let (pid, uid) = unsafe { (libc::getpid(), libc::getuid()) };
+                let fields = Fields { pid, uid, value: id as usize };
+                info.head = std::mem::ManuallyDrop::new(Head { signal, errno: 0, code: libc::SI_ASYNCIO, fields });
+                // SAFETY: the kernel reads a siginfo_t, which `info` is as long as, during the call.
+                match unsafe { libc::syscall(libc::SYS_rt_sigqueueinfo, pid, signal, &raw const info) } {
+                    0 => Ok(()),
+                    _ => Err(Errno::last()),
+                }
+            }
+        }
+    } else if #[cfg(target_os = "freebsd")] {
+        mod sys {
+            use super::Errno;
+
+            /// `SIGRTMIN` and `SIGRTMAX` of `sys/signal.h`.
+            const REAL_TIME: std::ops::RangeInclusive<i32> = 65..=126;
+
+            unsafe extern "C" {
+                /// sigqueue(2)
+                fn sigqueue(process: libc::pid_t, signal: libc::c_int, value: libc::sigval) -> libc::c_int;
+            }
+
+            /// Whether signals can be queued that have this number.
+            pub(super) fn is_queued(signal: i32) -> Result<bool, Errno> {
+                Ok(REAL_TIME.contains(&signal))
+            }
+
+            /// Queues a signal to this process. `EAGAIN` where `kern.sigqueue.max_pending_per_proc` is reached.
+            pub(super) fn queue(signal: i32, id: u64) -> Result<(), Errno> {
+                let value = libc::sigval { sival_ptr: id as usize as *mut libc::c_void };
+                // SAFETY: neither call takes a pointer that anybody follows.
+                match unsafe { sigqueue(libc::getpid(), signal, value) } {
+                    0 => Ok(()),
+                    _ => Err(Errno::last()),
+                }
+            }
+        }
+    } else {
+        mod sys {
+            use super::Errno;
+
+            /// No signals can be queued.
+            pub(super) fn is_queued(_signal: i32) -> Result<bool, Errno> {
+                Err(Errno(libc::EOPNOTSUPP))
+            }
+
+            /// See [`is_queued`].
+            pub(super) fn queue(_signal: i32, _id: u64) -> Result<(), Errno> {
+                Err(Errno(libc::EOPNOTSUPP))
+            }
+        }
     }
 }

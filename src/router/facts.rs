@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use crate::completion::Errno;
 use crate::open::OpenOptions;
+use crate::os;
 
 /// What kind of thing a descriptor refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -271,11 +272,11 @@ cfg_if::cfg_if! {
     }
 }
 
-fn fstat(fd: RawFd) -> Result<libc::stat, Errno> {
-    let mut status = MaybeUninit::<libc::stat>::uninit();
+fn fstat(fd: RawFd) -> Result<os::Stat, Errno> {
+    let mut status = MaybeUninit::<os::Stat>::uninit();
     // SAFETY: `status` is large enough for fstat(2) to fill, and initialised once the call succeeds.
     unsafe {
-        if libc::fstat(fd, status.as_mut_ptr()) != 0 {
+        if os::fstat(fd, status.as_mut_ptr()) != 0 {
             return Err(Errno::last());
         }
         Ok(status.assume_init())
@@ -302,7 +303,7 @@ pub(crate) fn current_len(fd: RawFd) -> Option<u64> {
 /// Where a file's own position is, in bytes. Waits for a thread that is inside `read(2)` or `write(2)` on the same open file.
 pub(crate) fn current_position(fd: RawFd) -> Option<u64> {
     // SAFETY: lseek(2) takes no pointer; from here by 0 it changes nothing.
-    u64::try_from(unsafe { libc::lseek(fd, 0, libc::SEEK_CUR) }).ok()
+    u64::try_from(unsafe { os::lseek(fd, 0, libc::SEEK_CUR) }).ok()
 }
 
 /// A regular file has blocks of its own up to here, in bytes: all of it, or (where there must be holes) unknown, which is 0.
@@ -344,7 +345,7 @@ fn status_flags(fd: RawFd) -> Result<i32, Errno> {
     }
 }
 
-fn kind(fd: RawFd, status: &libc::stat, file_system: FileSystem) -> FileKind {
+fn kind(fd: RawFd, status: &os::Stat, file_system: FileSystem) -> FileKind {
     match status.st_mode & libc::S_IFMT {
         libc::S_IFREG => FileKind::Regular,
         libc::S_IFBLK => FileKind::Block,
@@ -367,9 +368,9 @@ fn is_seekable(fd: RawFd, kind: FileKind) -> bool {
         FileKind::Block | FileKind::Virtual => true,
         // Some have no offsets, and their readers wait: `trace_pipe` of tracefs, or what FUSE makes.
         // SAFETY: lseek(2) takes no pointer; from here by 0 it changes nothing.
-        FileKind::Regular => unsafe { libc::lseek(fd, 0, libc::SEEK_CUR) >= 0 || Errno::last().0 != libc::ESPIPE },
+        FileKind::Regular => unsafe { os::lseek(fd, 0, libc::SEEK_CUR) >= 0 || Errno::last().0 != libc::ESPIPE },
         // SAFETY: as above.
-        FileKind::CharDevice => unsafe { libc::lseek(fd, 0, libc::SEEK_CUR) >= 0 },
+        FileKind::CharDevice => unsafe { os::lseek(fd, 0, libc::SEEK_CUR) >= 0 },
         _ => false,
     }
 }
@@ -412,7 +413,7 @@ cfg_if::cfg_if! {
         }
 
         /// What direct I/O needs: `STATX_DIOALIGN`, else what XFS says, else the device's logical block size.
-        fn alignment(fd: RawFd, kind: FileKind, status: &libc::stat) -> Option<Alignment> {
+        fn alignment(fd: RawFd, kind: FileKind, status: &os::Stat) -> Option<Alignment> {
             if !matches!(kind, FileKind::Regular | FileKind::Block) {
                 return None;
             }
@@ -491,7 +492,7 @@ cfg_if::cfg_if! {
         }
 
         /// Logical block size in bytes of the device that is, or holds, the file.
-        fn block_size(status: &libc::stat, kind: FileKind) -> Option<usize> {
+        fn block_size(status: &os::Stat, kind: FileKind) -> Option<usize> {
             let device = if kind == FileKind::Block { status.st_rdev } else { status.st_dev };
             let (major, minor) = (libc::major(device), libc::minor(device));
             // A partition has no queue of its own: its disk's is one level up.
@@ -509,7 +510,7 @@ cfg_if::cfg_if! {
             false
         }
 
-        fn alignment(_fd: RawFd, _kind: FileKind, _status: &libc::stat) -> Option<Alignment> {
+        fn alignment(_fd: RawFd, _kind: FileKind, _status: &os::Stat) -> Option<Alignment> {
             None
         }
 
