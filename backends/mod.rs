@@ -13,13 +13,16 @@ cfg_if::cfg_if! {
         pub mod kernel_aio;
     }
 }
+mod compiled_in;
 pub mod noop;
 #[cfg(all(target_os = "linux", feature = "posix-aio"))]
 pub mod posix_aio;
 pub mod thread_pool;
 
+pub use compiled_in::COMPILED_IN;
+
 /// The backend that serves everything, and whose answer is the last word.
-pub(crate) const LAST_RESORT: &str = "thread-pool";
+pub(crate) const LAST_RESORT: &str = thread_pool::NAME;
 
 /// The small pool that makes the ordinary calls on streams; see [`stream_workers`].
 pub(crate) const STREAM_WORKERS: &str = thread_pool::streams::NAME;
@@ -45,7 +48,7 @@ pub(crate) fn start(queue_depth: usize, threads: usize, capacity: usize) -> Resu
     #[cfg(all(target_os = "linux", feature = "kernel-aio"))]
     all.push(match kernel_aio::KernelAio::start(queue_depth) {
         Ok(backend) => started(backend, true),
-        Err(refused) => missing("kernel-aio", refused.reason, true),
+        Err(refused) => missing(kernel_aio::NAME, refused.reason, true),
     });
     #[cfg(all(target_os = "linux", feature = "posix-aio"))]
     // Not part of the automatic order on Linux: there it is a thread pool too, the C library's.

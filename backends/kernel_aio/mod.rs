@@ -41,6 +41,9 @@ use crate::sync::{Mutex, try_lock};
 use reap::Reaper;
 use ring::Ring;
 
+/// The name of this backend in policies and reports.
+pub const NAME: &str = "kernel-aio";
+
 /// The backend. One context, shared by all threads of the process that made it.
 ///
 /// # Platform
@@ -173,7 +176,7 @@ impl KernelAio {
 
 impl Backend for KernelAio {
     fn name(&self) -> &'static str {
-        "kernel-aio"
+        NAME
     }
 
     fn capabilities(&self) -> Capabilities {
