@@ -260,13 +260,10 @@ impl Slab {
         let mut mine = Some(waker.clone());
         let (index, next) = {
             let mut free = lock(&self.free);
+            // Room has come since we looked.
+            let room = if ticket.is_none() && free.line.is_empty() { self.pop(&mut free) } else { None };
             match *ticket {
-                // Room has come since we looked.
-                None if free.line.is_empty()
-                    && let Some(index) = self.pop(&mut free) =>
-                {
-                    (Some(index), None)
-                }
+                _ if room.is_some() => (room, None),
                 None => {
                     let number = free.enqueue(&mut mine);
                     *ticket = Some(number);

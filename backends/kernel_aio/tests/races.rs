@@ -142,8 +142,9 @@ fn a_storm_of_signals_loses_nothing_and_ends_nothing() {
         let (tell, told) = std::sync::mpsc::channel();
         thread::scope(|scope| {
             let sleeper = scope.spawn(move || {
+                // A number or a pointer, by the C library.
                 // SAFETY: takes nothing.
-                tell.send(unsafe { libc::pthread_self() }).expect("the test listens");
+                tell.send(unsafe { libc::pthread_self() } as usize).expect("the test listens");
                 let begin = Instant::now();
                 let nothing = bench.reap(backend, Wait { min: 1, max: 8, timeout: Some(timeout) }).0;
                 let slept = begin.elapsed();
@@ -157,7 +158,7 @@ fn a_storm_of_signals_loses_nothing_and_ends_nothing() {
             let mut signals = 0_u32;
             while !sleeper.is_finished() {
                 // SAFETY: the thread is not joined yet, so that its handle is valid.
-                unsafe { libc::pthread_kill(thread, signal) };
+                unsafe { libc::pthread_kill(thread as libc::pthread_t, signal) };
                 signals += 1;
                 if signals.is_multiple_of(100) && awake.load(Ordering::Acquire) && pendings.len() < 3 {
                     let (read, pending) = bench.request(OpKind::Read, buffered.as_raw_fd(), Some(0), vec![0; 8]);
