@@ -16,6 +16,8 @@ cfg_if::cfg_if! {
 pub mod noop;
 #[cfg(all(target_os = "linux", feature = "posix-aio"))]
 pub mod posix_aio;
+#[cfg(feature = "simulated")]
+pub mod simulated;
 pub mod thread_pool;
 
 /// The backend that serves everything, and whose answer is the last word.
