@@ -55,6 +55,7 @@ pub(super) struct OpenInode {
     pub(super) inode: u64,
     /// As it was opened.
     pub(super) path: PathBuf,
+    pub(super) writable: bool,
     pub(super) appends: bool,
     /// Opened with `O_DSYNC` or `O_SYNC`.
     pub(super) durable: bool,
@@ -172,6 +173,7 @@ impl State {
         let open = OpenInode {
             inode,
             path: path.to_owned(),
+            writable: options.writes() || options.appends(),
             appends: options.appends(),
             durable: options.custom_flags & (libc::O_DSYNC | libc::O_SYNC) != 0,
             alignment,

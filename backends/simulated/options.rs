@@ -70,7 +70,8 @@ impl SimulatedDiskBuilder {
         self
     }
 
-    /// How long transfers and syncs take, in the disk's own time. The default is 100 µs each. Everything else is immediate.
+    /// How long transfers and syncs take, in the disk's own time. The default is 100 µs each, and the least is a
+    /// nanosecond. Everything else takes a microsecond.
     pub fn latency(mut self, latency: Latency) -> Self {
         self.latency = latency;
         self

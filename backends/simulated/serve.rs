@@ -19,6 +19,9 @@ use crate::request::{OpKind, RawHandle, Request};
 
 const REGULAR: u32 = 0o100_644;
 
+/// No file is longer, in bytes: an exbibyte.
+const LONGEST: u64 = 1 << 60;
+
 impl State {
     /// Does what a request asks for, as far as its faults let it.
     pub(super) fn serve(&mut self, entry: &mut Entry) -> Outcome {
@@ -65,11 +68,18 @@ impl State {
         let range = position..position.saturating_add(request.length());
         match kind {
             OpKind::Len => Ok(self.inode(open.inode).current.len()),
+            // Each kind has its own word: that of ftruncate(2), and that of fallocate(2).
+            OpKind::SetLen if !open.writable || position > i64::MAX as u64 => Err(Errno(libc::EINVAL)),
+            OpKind::Allocate | OpKind::PunchHole if !open.writable => Err(Errno(libc::EBADF)),
+            OpKind::Allocate | OpKind::PunchHole if range.is_empty() || range.end > i64::MAX as u64 => {
+                Err(Errno(libc::EINVAL))
+            }
+            OpKind::SetLen if position > LONGEST => Err(Errno(libc::EFBIG)),
+            OpKind::Allocate if range.end > LONGEST => Err(Errno(libc::EFBIG)),
             OpKind::SetLen => {
                 self.change(open.inode, Change::SetLen(position), false);
                 Ok(0)
             }
-            OpKind::Allocate if range.is_empty() => Err(Errno(libc::EINVAL)),
             OpKind::Allocate => {
                 if self.inode(open.inode).current.needs(range.clone()) > self.room() {
                     return Err(Errno(libc::ENOSPC));
@@ -77,7 +87,6 @@ impl State {
                 self.change(open.inode, Change::Allocate(range), false);
                 Ok(0)
             }
-            OpKind::PunchHole if range.is_empty() => Err(Errno(libc::EINVAL)),
             OpKind::PunchHole => {
                 let end = range.end.min(self.inode(open.inode).current.len());
                 if range.start < end {
@@ -140,7 +149,7 @@ impl State {
         if !placed || ranges.iter().any(|range| !fits(range.len) || !fits(range.base.addr())) {
             return Err(Errno(libc::EINVAL));
         }
-        let length = request.length().min(verdict.short.unwrap_or(u64::MAX)).min((i64::MAX as u64).saturating_sub(at));
+        let length = request.length().min(verdict.short.unwrap_or(u64::MAX));
         let durable = open.durable || request.durability() != Durability::Later;
         let positioned = request.position().is_some();
         let appended = request.appends();
@@ -199,7 +208,10 @@ impl State {
         verdict: &mut Verdict,
         durable: bool,
     ) -> Outcome {
-        let length = self.fitting(open, at, length)?;
+        if at >= LONGEST && length > 0 {
+            return Err(Errno(libc::EFBIG));
+        }
+        let length = self.fitting(open, at, length.min(LONGEST - at))?;
         let mut to = at;
         let mut lost = false;
         for harm in &mut verdict.harms {

@@ -13,6 +13,9 @@ use crate::completion::Errno;
 use crate::request::{OpKind, RawHandle, Request};
 use crate::sync::lock;
 
+/// What neither transfers nor syncs takes so long.
+const QUICK: Duration = Duration::from_micros(1);
+
 impl Simulated {
     pub(super) fn take(&self, batch: &mut Batch<'_>) {
         let mut taken = false;
@@ -89,6 +92,8 @@ impl State {
     fn latency(&mut self, request: &Request) -> Duration {
         // What must not wait finds everything in the cache.
         let waits = matches!(request.kind(), OpKind::Read | OpKind::Write | OpKind::SyncAll | OpKind::SyncData);
-        if waits && !request.nowait() { self.settings.latency.draw(&mut self.latencies) } else { Duration::ZERO }
+        let latency = if waits && !request.nowait() { self.settings.latency.draw(&mut self.latencies) } else { QUICK };
+        // Time has to pass, also for who asks for one quick thing after the other.
+        latency.max(Duration::from_nanos(1))
     }
 }
