@@ -25,7 +25,6 @@ pub(crate) enum Setup {
     /// The thread pool preferred.
     ThreadPool,
     /// The simulated disk, without faults.
-    #[cfg_attr(not(feature = "simulated"), expect(dead_code, reason = "mounted with the feature only"))]
     Simulated,
     /// A backend preferred that does not start: as the defaults, but nothing completes in the caller.
     Missing,
