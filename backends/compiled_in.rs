@@ -76,7 +76,7 @@ mod tests {
     /// What is registered beside the list is there to say why it does not start.
     #[test]
     fn what_is_compiled_in_is_registered_in_this_order() {
-        let all = super::super::start(16, 2, 64).expect("a thread can be had");
+        let all = super::super::start(16, 2, 64, false).expect("a thread can be had");
         let listed: Vec<_> = all.iter().map(|one| one.name).filter(|name| COMPILED_IN.contains(name)).collect();
         assert_eq!(listed, COMPILED_IN);
         for other in all.iter().filter(|one| !COMPILED_IN.contains(&one.name)) {

@@ -17,6 +17,8 @@ mod compiled_in;
 pub mod noop;
 #[cfg(all(target_os = "linux", feature = "posix-aio"))]
 pub mod posix_aio;
+#[cfg(feature = "simulated")]
+pub mod simulated;
 pub mod thread_pool;
 
 pub use compiled_in::COMPILED_IN;
@@ -26,6 +28,11 @@ pub(crate) const LAST_RESORT: &str = thread_pool::NAME;
 
 /// The small pool that makes the ordinary calls on streams; see [`stream_workers`].
 pub(crate) const STREAM_WORKERS: &str = thread_pool::streams::NAME;
+
+/// Why a backend was not started.
+#[cfg(target_os = "linux")]
+#[cfg_attr(not(any(feature = "kernel-aio", feature = "posix-aio")), allow(dead_code))]
+const NOTHING_TO_DO: &str = "the policy requires a backend that has files of its own";
 
 /// Names of all threads that the crate starts begin with it.
 pub(crate) const THREAD_PREFIX: &str = "polyaio-";
@@ -39,22 +46,25 @@ pub(crate) struct Registered {
     pub(crate) automatic: bool,
 }
 
-/// Starts what is compiled in, best first.
+/// Starts what is compiled in, best first. `idle`: the policy leaves nothing to what serves files of the operating system, so
+/// that only the thread pool is started.
 ///
 /// # Errors
 /// [`Error::BackendUnavailable`] when the thread pool, which everything falls back on, cannot have a single thread.
-pub(crate) fn start(queue_depth: usize, threads: usize, capacity: usize) -> Result<Vec<Registered>, Error> {
+pub(crate) fn start(queue_depth: usize, threads: usize, capacity: usize, idle: bool) -> Result<Vec<Registered>, Error> {
     let mut all = Vec::new();
     #[cfg(all(target_os = "linux", feature = "kernel-aio"))]
-    all.push(match kernel_aio::KernelAio::start(queue_depth) {
-        Ok(backend) => started(backend, true),
-        Err(refused) => missing(kernel_aio::NAME, refused.reason, true),
+    all.push(match (!idle).then(|| kernel_aio::KernelAio::start(queue_depth)) {
+        Some(Ok(backend)) => started(backend, true),
+        Some(Err(refused)) => missing(kernel_aio::NAME, refused.reason, true),
+        None => missing(kernel_aio::NAME, NOTHING_TO_DO.to_owned(), true),
     });
     #[cfg(all(target_os = "linux", feature = "posix-aio"))]
     // Not part of the automatic order on Linux: there it is a thread pool too, the C library's.
-    all.push(match posix_aio::PosixAio::start(queue_depth) {
-        Ok(backend) => started(backend, false),
-        Err(refused) => missing(posix_aio::NAME, refused.reason, false),
+    all.push(match (!idle).then(|| posix_aio::PosixAio::start(queue_depth)) {
+        Some(Ok(backend)) => started(backend, false),
+        Some(Err(refused)) => missing(posix_aio::NAME, refused.reason, false),
+        None => missing(posix_aio::NAME, NOTHING_TO_DO.to_owned(), false),
     });
     #[cfg(all(not(target_os = "linux"), feature = "posix-aio"))]
     all.push(missing(
@@ -62,7 +72,7 @@ pub(crate) fn start(queue_depth: usize, threads: usize, capacity: usize) -> Resu
         "POSIX AIO is not served on this system yet; use thread-pool or auto".to_owned(),
         false,
     ));
-    let _ = queue_depth;
+    let _ = (queue_depth, idle);
     let options = thread_pool::Options { threads, queue_bound: capacity };
     let pool = thread_pool::ThreadPool::start(options)
         .map_err(|refused| Error::BackendUnavailable { name: LAST_RESORT, reason: refused.reason })?;

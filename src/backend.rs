@@ -342,6 +342,11 @@ impl Completions<'_> {
         self.slab.tag()
     }
 
+    /// Ends a request that the backend has kept by itself, as [`Request::complete`] would on another occasion.
+    pub fn finish(&mut self, request: Request, outcome: Outcome) {
+        self.claimed.push((request, outcome));
+    }
+
     /// Ends a parked request. An id that is not parked (stale, forged) is counted and ignored; returns whether it was known.
     ///
     /// # Safety

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::backend::{Backend, Capabilities, SyncBackend};
+use crate::backend::{Backend, Capabilities, Serves, SyncBackend};
 use crate::backends::{self, Registered};
 use crate::batch::Batch;
 use crate::descriptor::OpenFile;
@@ -453,7 +453,7 @@ impl EngineBuilder {
             }
         }
         let slow = self.slow_submit.map_or_else(slow_submit_from_environment, Ok)?;
-        let registered = self.start_backends()?;
+        let registered = self.start_backends(&policy)?;
         let pool = registered.iter().position(|r| r.name == backends::LAST_RESORT).unwrap_or(0) as u8;
         let candidates = registered.iter().map(candidate).collect();
         // What a mistake in the policy leaves behind is an engine that was never used: its backends end on drop.
@@ -494,7 +494,19 @@ impl EngineBuilder {
         Ok(engine)
     }
 
-    fn start_backends(&self) -> Result<Vec<Registered>, Error> {
+    /// Whether the policy leaves all data to a backend of the program's own, which has its files for itself.
+    fn has_files_of_its_own(&self, policy: &Policy) -> bool {
+        let Policy::Require(name) = policy else { return false };
+        self.own.iter().any(|own| {
+            let (own, capabilities) = match own {
+                Own::Whole(backend) => (backend.name(), backend.capabilities()),
+                Own::Sync(backend) => (backend.name(), backend.capabilities()),
+            };
+            own == name && capabilities.serves == Serves::OwnFiles
+        })
+    }
+
+    fn start_backends(&self, policy: &Policy) -> Result<Vec<Registered>, Error> {
         let own = self.own.iter().map(|own| match own {
             Own::Whole(backend) => Registered {
                 name: backend.name(),
@@ -505,7 +517,9 @@ impl EngineBuilder {
             Own::Sync(backend) => backends::start_threaded(backend.clone(), self.threads),
         });
         let mut all: Vec<Registered> = own.collect();
-        all.extend(backends::start(self.queue_depth, self.threads, self.capacity)?);
+        // The end of a kernel's context takes tens of milliseconds: not for tests with thousands of engines.
+        let idle = self.has_files_of_its_own(policy);
+        all.extend(backends::start(self.queue_depth, self.threads, self.capacity, idle)?);
         if let Some(twice) = all.iter().enumerate().find(|(i, r)| all[..*i].iter().any(|other| other.name == r.name)) {
             return Err(Error::Options(format!("there are two backends named {:?}", twice.1.name)));
         }

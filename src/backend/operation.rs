@@ -151,7 +151,7 @@ impl<'a> Operation<'a> {
     }
 
     /// What the request is completed with.
-    pub(super) fn settle(self, result: io::Result<u64>) -> Outcome {
+    pub(crate) fn settle(self, result: io::Result<u64>) -> Outcome {
         let count = result.map_err(|error| errno(&error))?;
         if self.kind() == OpKind::Read && count > self.filled.bytes as u64 {
             self.request.owner().count_anomaly(Anomaly::Implausible);

@@ -4,8 +4,8 @@ use std::future::IntoFuture as _;
 
 use polyaio::{AlignedBuf, BufResult, Reason};
 
-use crate::bed::{BLOCK, Bed, Medium, What, assert_healthy, buffer, evict, filled};
-use crate::support::{self, assert_file, pattern};
+use crate::bed::{BLOCK, Bed, Medium, What, assert_healthy, buffer, filled};
+use crate::support::{self, pattern};
 use crate::tools::{Census, HELD, Held, park_on, spawn_park, transfers};
 
 /// What one operation of a batch came to.
@@ -33,7 +33,7 @@ pub(crate) fn of_mixed_operations(bed: &Bed) {
         let source_path = bed.make(&format!("{medium:?}-source"), &data);
         let target_path = bed.make(&format!("{medium:?}-target"), &vec![0; BLOCKS * BLOCK]);
         let (source, target) = (bed.open(&engine, medium, &source_path), bed.open(&engine, medium, &target_path));
-        evict(&source_path, 0, 0);
+        bed.evict(&source_path, 0, 0);
         let mut batch = engine.batch();
         for (i, block) in data.chunks(BLOCK).enumerate() {
             let offset = (i * BLOCK) as u64;
@@ -59,7 +59,7 @@ pub(crate) fn of_mixed_operations(bed: &Bed) {
             }
         }
         assert!(batch.is_empty() && seen.into_iter().all(|seen| seen));
-        assert_file(&target_path, &data);
+        bed.assert_file(&target_path, &data);
         assert_healthy(&engine.stats());
     }
 }
@@ -85,7 +85,7 @@ pub(crate) fn of_one_to_four_times_the_queue(bed: &Bed) {
             submitted += size as u64;
         }
         bed.assert_served(&engine, &[(medium.write(), submitted)]);
-        assert_file(&path, &data);
+        bed.assert_file(&path, &data);
     }
 }
 
@@ -96,7 +96,7 @@ pub(crate) fn in_one_submission(bed: &Bed) {
     let path = bed.make("file", &data);
     let medium = bed.media().last().expect("there is one");
     let file = bed.open(&engine, medium, &path);
-    evict(&path, 0, 0);
+    bed.evict(&path, 0, 0);
     let mut batch = engine.batch();
     for i in 0..200 {
         batch.push(file.write_all_at(filled(&data[i * BLOCK..][..BLOCK]), (i * BLOCK) as u64), |BufResult(done, _)| {
@@ -112,7 +112,7 @@ pub(crate) fn in_one_submission(bed: &Bed) {
     for done in engine.block_on(batch.all()) {
         done.expect("room");
     }
-    assert_file(&path, &data);
+    bed.assert_file(&path, &data);
     bed.assert_served(
         &engine,
         &[(if medium == Medium::Direct { What::DirectWrite } else { What::BufferedWrite }, 200)],
@@ -126,7 +126,7 @@ pub(crate) fn pushed_while_others_run(bed: &Bed) {
         let data = pattern(100 * BLOCK, 3);
         let path = bed.make(&format!("{medium:?}"), &data);
         let file = bed.open(&engine, medium, &path);
-        evict(&path, 0, 0);
+        bed.evict(&path, 0, 0);
         let census = Census::default();
         let mut batch = engine.batch();
         let push = |batch: &mut polyaio::Batch<usize>, i: usize| {
@@ -154,7 +154,7 @@ pub(crate) fn dropped_half_way(bed: &Bed) {
     let path = bed.make("file", &pattern(64 * BLOCK, 4));
     let file = bed.open(&engine, Medium::Buffered, &path);
     for round in 0..20 {
-        evict(&path, 0, 0);
+        bed.evict(&path, 0, 0);
         let mut batch = engine.batch();
         for i in 0..64 {
             batch.push(file.read_at(census.buffer(BLOCK, 0), i * BLOCK as u64), |BufResult(n, _)| n.expect("readable"));
@@ -184,7 +184,7 @@ pub(crate) fn many_reads_at_once(bed: &Bed) {
         let data = pattern(128 * BLOCK, 5);
         let path = bed.make(&format!("{medium:?}"), &data);
         let file = bed.open(&engine, medium, &path);
-        evict(&path, 0, 0);
+        bed.evict(&path, 0, 0);
         let ranges = || (0..128).rev().map(|i| (buffer(BLOCK), (i * BLOCK) as u64));
         let check = |results: Vec<BufResult<usize, AlignedBuf>>| {
             assert_eq!(results.len(), 128);

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use polyaio::{AlignedBuf, Direct, Engine, EngineBuilder, File, OpenOptions, Policy, Reason, Stats};
 
-use crate::support::{self, Scratch, report_skip};
+use crate::simulation::{self, Disk};
+use crate::support::{self, Scratch, assert_bytes, report_skip};
 use crate::tools::{Watchdog, one_of_many};
 use crate::witness::Witness;
 
@@ -23,6 +24,8 @@ pub(crate) enum Setup {
     PosixAio,
     /// The thread pool preferred.
     ThreadPool,
+    /// The simulated disk, without faults.
+    Simulated,
     /// A backend preferred that does not start: as the defaults, but nothing completes in the caller.
     Missing,
 }
@@ -66,6 +69,7 @@ pub(crate) enum What {
 const KERNEL: &str = "kernel-aio";
 pub(crate) const POSIX: &str = "posix-aio";
 const POOL: &str = "thread-pool";
+const SIMULATED: &str = "simulated";
 const INLINE: &str = "inline";
 const WORKERS: &str = "stream-workers";
 
@@ -76,6 +80,8 @@ fn server(setup: Setup, what: What) -> &'static str {
         (_, What::Stream) => INLINE,
         // Nor does a thread that the disk needs.
         (_, What::Tty) => WORKERS,
+        // Nobody else knows its files.
+        (Setup::Simulated, _) => SIMULATED,
         // No asynchronous interface has these.
         (_, What::Meta | What::Serial) => POOL,
         (_, What::Misaligned) => POOL,
@@ -108,11 +114,11 @@ pub(crate) fn table() -> String {
         Tty,
     ];
     let row = |what: What| {
-        let setups = [Setup::Auto, Setup::KernelAio, Setup::PosixAio, Setup::ThreadPool];
-        let servers = setups.map(|setup| server(setup, what));
-        format!("{:<14} {:<12} {:<12} {:<12} {}", format!("{what:?}"), servers[0], servers[1], servers[2], servers[3])
+        let setups = [Setup::Auto, Setup::KernelAio, Setup::PosixAio, Setup::ThreadPool, Setup::Simulated];
+        let [auto, kernel, posix, pool, simulated] = setups.map(|setup| server(setup, what));
+        format!("{:<14} {auto:<12} {kernel:<12} {posix:<12} {pool:<12} {simulated}", format!("{what:?}"))
     };
-    let head = format!("{:<14} {:<12} {:<12} {:<12} {}", "", "auto", "kernel-aio", "posix-aio", "thread-pool");
+    let head = format!("{:<14} {:<12} {KERNEL:<12} {POSIX:<12} {POOL:<12} {SIMULATED}", "", "auto");
     std::iter::once(head).chain(all.map(row)).collect::<Vec<_>>().join("\n")
 }
 
@@ -122,6 +128,8 @@ pub(crate) struct Bed {
     /// The test's full name.
     pub(crate) name: &'static str,
     pub(crate) scratch: Scratch,
+    /// In the place of the scratch directory.
+    disk: Option<Disk>,
     media: Vec<Medium>,
     /// Who serves what is certain on a disk's file system only.
     certain: bool,
@@ -132,6 +140,9 @@ impl Bed {
     /// Runs a case under a watchdog; or skips it, visibly, where the machine lacks its backend.
     pub(crate) fn run(setup: Setup, name: &'static str, case: fn(&Bed)) {
         let _watchdog = Watchdog::new(name);
+        if setup == Setup::Simulated && simulation::is_excepted(name) {
+            return;
+        }
         let kernel = support::kernel_aio();
         if let (Setup::KernelAio, Err(why)) = (setup, &kernel) {
             return report_skip(name, why);
@@ -146,15 +157,17 @@ impl Bed {
             Err(why) => report_skip(name, &format!("the direct half: {why}")),
         }
         let setup = resolve(setup);
-        // POSIX AIO serves alike on every file system.
-        let certain =
-            if setup == Setup::PosixAio { Ok(()) } else { support::disk_file_system(scratch.dir()).and(kernel) };
+        // POSIX AIO serves alike on every file system; the simulated disk is one by itself.
+        let everywhere = matches!(setup, Setup::PosixAio | Setup::Simulated);
+        let certain = if everywhere { Ok(()) } else { support::disk_file_system(scratch.dir()).and(kernel) };
         if let Err(why) = &certain {
             report_skip(name, &format!("who served it: {why}"));
         }
-        let mut bed = Bed { setup, name, scratch, media, certain: certain.is_ok(), posix: Mutex::default() };
+        let mut bed =
+            Bed { setup, name, scratch, disk: None, media, certain: certain.is_ok(), posix: Mutex::default() };
         one_of_many("served by whom it should be", || {
             (bed.scratch, bed.posix) = (Scratch::new(), Mutex::default());
+            bed.disk = (setup == Setup::Simulated).then(|| simulation::disk(&bed.scratch.path(SIMULATED)));
             // From here on only what the case itself skips counts.
             let _ = support::take_skipped();
             let done = catch_unwind(AssertUnwindSafe(|| case(&bed)));
@@ -201,6 +214,9 @@ impl Bed {
             Setup::KernelAio => builder.policy(Policy::Prefer(vec![KERNEL.into()])),
             Setup::PosixAio => builder.policy(Policy::Prefer(vec![POSIX.into()])),
             Setup::ThreadPool => builder.policy(Policy::Prefer(vec![POOL.into()])),
+            Setup::Simulated => {
+                simulation::add(self.disk.as_ref(), builder).policy(Policy::Prefer(vec![SIMULATED.into()]))
+            }
         }
     }
 
@@ -233,15 +249,56 @@ impl Bed {
             Setup::KernelAio => names.push(KERNEL.into()),
             Setup::PosixAio => names.push(POSIX.into()),
             Setup::ThreadPool => names.push(POOL.into()),
+            Setup::Simulated => unreachable!("no other backend serves its files: see the exceptions"),
         }
         Engine::builder().policy(Policy::Prefer(names)).slow_submit(Duration::MAX)
     }
 
     /// A new file that holds `data`, also on the disk: later direct writes find its blocks allocated.
     pub(crate) fn make(&self, name: &str, data: &[u8]) -> PathBuf {
+        if let Some(disk) = &self.disk {
+            let path = self.path(name);
+            disk.put(&path, data);
+            return path;
+        }
         let path = self.scratch.file(name, data);
         std::fs::File::open(&path).and_then(|file| file.sync_all()).expect("a file can be synced");
         path
+    }
+
+    /// Where [`make`](Self::make) makes the file of that name.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        let below = if self.disk.is_some() { self.scratch.path(SIMULATED) } else { self.scratch.path("") };
+        below.join(name)
+    }
+
+    /// Length of a file in bytes.
+    pub(crate) fn len(&self, path: &Path) -> u64 {
+        match &self.disk {
+            Some(disk) => disk.read(path).expect("there").len() as u64,
+            None => std::fs::metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).len(),
+        }
+    }
+
+    /// What a file holds.
+    pub(crate) fn read(&self, path: &Path) -> Vec<u8> {
+        match &self.disk {
+            Some(disk) => disk.read(path).expect("there"),
+            None => std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())),
+        }
+    }
+
+    /// A file holds just these bytes.
+    #[track_caller]
+    pub(crate) fn assert_file(&self, path: &Path, want: &[u8]) {
+        assert_bytes(path, &self.read(path), want);
+    }
+
+    /// Throws a file's pages out of the page cache, where it goes through one.
+    pub(crate) fn evict(&self, path: &Path, offset: u64, len: u64) {
+        if self.disk.is_none() {
+            evict(path, offset, len);
+        }
     }
 
     /// Opens for reading and writing.
@@ -249,7 +306,7 @@ impl Bed {
         let direct = if medium == Medium::Direct { Direct::Required } else { Direct::Off };
         if medium == Medium::Direct {
             // A direct write waits for pages in the cache to go, which NOWAIT refuses: kernel AIO would not serve it.
-            evict(path, 0, 0);
+            self.evict(path, 0, 0);
         }
         let mut options = OpenOptions::new();
         options.read(true).write(true).direct(direct);
@@ -345,8 +402,8 @@ pub(crate) fn filled(data: &[u8]) -> AlignedBuf {
     AlignedBuf::copy_from(data, BLOCK)
 }
 
-/// Throws a file's pages out of the page cache.
-pub(crate) fn evict(path: &Path, offset: u64, len: u64) {
+/// The same, of a file of the operating system.
+fn evict(path: &Path, offset: u64, len: u64) {
     use std::os::fd::AsRawFd as _;
     let file = std::fs::File::open(path).expect("it is there");
     file.sync_all().expect("only clean pages can go");

@@ -10,7 +10,7 @@ use polyaio::{BufResult, Engine, File, OpenOptions};
 use crate::bed::{BLOCK, Bed, Medium, assert_healthy, buffer, filled};
 use crate::direct::has_direct;
 use crate::eof::both;
-use crate::support::{assert_file, pattern};
+use crate::support::pattern;
 use crate::tools::join;
 
 /// What lay where a new file's blocks will be.
@@ -86,7 +86,7 @@ pub(crate) fn holes_are_filled(bed: &Bed) {
                     }
                 }
             });
-            assert_file(&path, &data);
+            bed.assert_file(&path, &data);
         }
         assert_healthy(&engine.stats());
     }
@@ -115,7 +115,7 @@ pub(crate) fn appended(bed: &Bed) {
                 engine.block_on(writes).into_iter().for_each(|BufResult(done, _)| done.expect("room"));
             }
         });
-        assert_file(&path, &data);
+        bed.assert_file(&path, &data);
         assert_healthy(&engine.stats());
     }
 }
@@ -140,7 +140,7 @@ pub(crate) fn appended_beside_an_allocation(bed: &Bed) {
             allocated.expect("room");
             written.0.expect("room");
             assert_eq!(file.len().wait().expect("a file has a length"), 2 * BLOCK as u64, "{medium:?}, round {round}");
-            assert_file(&path, &[vec![0; BLOCK], data].concat());
+            bed.assert_file(&path, &[vec![0; BLOCK], data].concat());
         }
         assert_healthy(&engine.stats());
     }

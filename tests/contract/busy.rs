@@ -135,7 +135,7 @@ pub(crate) fn begun_in_order(bed: &Bed) {
     for append in begun.into_iter().rev() {
         append.wait().0.expect("room");
     }
-    support::assert_file(&path, lines.concat().as_bytes());
+    bed.assert_file(&path, lines.concat().as_bytes());
     // Begun and dropped: as any operation that was sent or not.
     drop(file.append("one more").try_start().expect("there is room"));
     file.sync_all().try_start().expect("there is room").wait().expect("on a disk");

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use polyaio::backend::CancelOutcome;
 use polyaio::{AlignedBuf, BufResult, Engine, Error, File, IoBuf as _};
 
-use crate::bed::{BLOCK, Bed, Medium, assert_healthy, buffer, code, evict, filled};
+use crate::bed::{BLOCK, Bed, Medium, assert_healthy, buffer, code, filled};
 use crate::support::{self, pattern};
 use crate::tools::{Answer, Census, HELD, Held, SCRIPTED, Scripted, eventually, lock, poll_once, transfers};
 
@@ -57,7 +57,7 @@ pub(crate) fn each_is_called_once_with_its_result(bed: &Bed) {
             let data = pattern(BLOCKS * BLOCK, 1);
             let path = bed.make(&format!("{medium:?}-{who}"), &data);
             let file = bed.open(&engine, medium, &path);
-            evict(&path, 0, (BLOCKS / 2 * BLOCK) as u64);
+            bed.evict(&path, 0, (BLOCKS / 2 * BLOCK) as u64);
             let (sender, receiver) = channel();
             read_blocks(&file, BLOCKS, &sender);
             drop(sender);
@@ -211,7 +211,7 @@ pub(crate) fn they_submit_and_poll_and_wait(bed: &Bed) {
         let data = pattern(BLOCKS * BLOCK, 4);
         let path = bed.make(&format!("{medium:?}"), &data);
         let file = bed.open(&engine, medium, &path);
-        evict(&path, 0, 0);
+        bed.evict(&path, 0, 0);
         let (sender, receiver) = channel();
         let (next, right, over) = (AtomicUsize::new(0), Count::default(), Mutex::new(sender));
         let chain = Arc::new(Chain { engine: engine.clone(), file, data, next, right: right.clone(), over });
@@ -235,7 +235,7 @@ pub(crate) fn what_panics_takes_nobody_along(bed: &Bed) {
         let data = pattern(READS * BLOCK, 5);
         let path = bed.make(&format!("{medium:?}"), &data);
         let file = bed.open(&engine, medium, &path);
-        evict(&path, 0, 0);
+        bed.evict(&path, 0, 0);
         let well = Count::default();
         for i in 0..READS {
             let well = well.clone();
@@ -450,7 +450,7 @@ pub(crate) fn from_several_threads(bed: &Bed) {
         let data = pattern(16 * BLOCK, 8);
         let path = bed.make(&format!("{medium:?}"), &data);
         let file = bed.open(&engine, medium, &path);
-        evict(&path, 0, 0);
+        bed.evict(&path, 0, 0);
         let census = Census::default();
         let (called, cancelled) = (Count::default(), Count::default());
         std::thread::scope(|scope| {

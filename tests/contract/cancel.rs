@@ -6,7 +6,7 @@ use polyaio::backend::CancelOutcome;
 use polyaio::{BufResult, File, Op, OpenOptions, ops};
 
 use crate::bed::{BLOCK, Bed, Medium, assert_healthy, buffer, code, filled};
-use crate::support::{self, assert_file, long_tests, pattern};
+use crate::support::{self, long_tests, pattern};
 use crate::tools::{Begun, Census, CountedBuf, Numbers, join, poll_once};
 
 type Write = Op<ops::Write<CountedBuf>>;
@@ -42,7 +42,7 @@ pub(crate) fn before_anything_happened(bed: &Bed) {
     assert_eq!(close.cancel(), CancelOutcome::Cancelled);
     assert_eq!(code(close.wait()), libc::ECANCELED);
     assert_eq!(file.len().wait().expect("it is still open"), 9);
-    assert_file(&path, b"as it was");
+    bed.assert_file(&path, b"as it was");
 }
 
 /// Half of many are cancelled: the other half does not notice.
@@ -75,7 +75,7 @@ pub(crate) fn one_half_leaves_the_other_alone(bed: &Bed) {
             }
         }
         assert_eq!(census.live(), 0);
-        assert_file(&path, &data);
+        bed.assert_file(&path, &data);
         assert_healthy(&engine.stats());
     }
 }
@@ -117,7 +117,7 @@ pub(crate) fn at_random_moments(bed: &Bed) {
             }
         }
         assert_eq!(census.made(), census.freed(), "every buffer comes back, once");
-        assert_file(&path, &data);
+        bed.assert_file(&path, &data);
         assert_healthy(&engine.stats());
     }
 }
@@ -152,7 +152,7 @@ pub(crate) fn what_waits_for_its_turn(bed: &Bed) {
             }
         }
     }
-    assert_file(&path, &expected);
+    bed.assert_file(&path, &expected);
     assert_healthy(&engine.stats());
 }
 
@@ -189,7 +189,7 @@ pub(crate) fn in_the_line_for_a_place(bed: &Bed) {
     }
     let mut expected = vec![7; 8 * BLOCK];
     expected[5 * BLOCK..6 * BLOCK].fill(0);
-    assert_file(&path, &expected);
+    bed.assert_file(&path, &expected);
 }
 
 /// What was closed stays closed, and what is done is done.

@@ -32,7 +32,7 @@ pub(crate) fn waits_for_what_is_in_flight(bed: &Bed) {
     }
     close.wait().expect("an ordinary file");
     engine.block_on(join(writes)).into_iter().for_each(|BufResult(n, _)| assert_eq!(n.expect("room"), BLOCK));
-    support::assert_file(&path, &[1; 8 * BLOCK]);
+    bed.assert_file(&path, &[1; 8 * BLOCK]);
 }
 
 pub(crate) fn happens_once(bed: &Bed) {

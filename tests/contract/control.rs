@@ -8,7 +8,7 @@ use polyaio::backend::CancelOutcome;
 use polyaio::{Advice, BufResult, Engine, Error, OpenOptions};
 
 use crate::bed::{BLOCK, Bed, Medium, What, code};
-use crate::support::{self, assert_file, pattern, report_skip};
+use crate::support::{self, pattern, report_skip};
 use crate::tools::{Begun, eventually, join, park_on, poll_once};
 
 pub(crate) fn metadata_of_files(bed: &Bed) {
@@ -55,7 +55,7 @@ pub(crate) fn holes_are_punched(bed: &Bed) {
         }
         file.sync_all().wait().expect("on a disk");
         data[8 * BLOCK..40 * BLOCK].fill(0);
-        assert_file(&path, &data);
+        bed.assert_file(&path, &data);
         let after = file.metadata().wait().expect("it is a file");
         assert_eq!(after.len, before.len, "the length stays");
         assert!(after.blocks + 16 * BLOCK as u64 / 512 < before.blocks, "{} blocks of {}", after.blocks, before.blocks);
@@ -80,7 +80,7 @@ pub(crate) fn in_order_with_writes(bed: &Bed) {
     }
     // It is behind the writes: what all of them do is done when it is. (Their results may be there a moment later.)
     file.sync_range(0, 0).wait().expect("on a disk");
-    assert_file(&path, &data);
+    bed.assert_file(&path, &data);
     for write in &mut writes {
         let outcome = write.with_running(polyaio::Op::cancel);
         assert_ne!(outcome, Some(CancelOutcome::Cancelled), "submitted before the sync, and not begun after it");
@@ -88,7 +88,7 @@ pub(crate) fn in_order_with_writes(bed: &Bed) {
     engine.block_on(join(writes)).into_iter().for_each(|BufResult(done, _)| done.expect("room"));
     let mut punches: Vec<_> = (0..20).map(|i| Begun::new(file.punch_hole(i * BLOCK as u64, BLOCK as u64))).collect();
     file.sync_data().wait().expect("on a disk");
-    let synced = std::fs::read(&path).expect("it is there");
+    let synced = bed.read(&path);
     for punch in &mut punches {
         let outcome = punch.with_running(polyaio::Op::cancel);
         assert_ne!(outcome, Some(CancelOutcome::Cancelled), "a sync covers what was punched before");
@@ -148,7 +148,7 @@ pub(crate) fn cached_pages(file: &polyaio::File, len: usize) -> Result<usize, st
 
 pub(crate) fn opened_elsewhere(bed: &Bed) {
     let engine = bed.engine();
-    let path = bed.scratch.dir().join("file");
+    let path = bed.path("file");
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true);
     let file = engine.block_on(options.open_async(&engine, &path)).expect("there is none yet");
@@ -157,7 +157,7 @@ pub(crate) fn opened_elsewhere(bed: &Bed) {
     assert!(
         matches!(&again, Error::Open { path: p, source } if *p == path && source.raw_os_error() == Some(libc::EEXIST))
     );
-    let missing = OpenOptions::new().read(true).open_async(&engine, bed.scratch.dir().join("none")).wait();
+    let missing = OpenOptions::new().read(true).open_async(&engine, bed.path("none")).wait();
     let missing = missing.expect_err("there is none");
     assert!(
         matches!(&missing, Error::Open { source, .. } if source.raw_os_error() == Some(libc::ENOENT)),
@@ -176,7 +176,7 @@ pub(crate) fn opened_elsewhere(bed: &Bed) {
     assert!(
         matches!(cancelled.wait(), Err(Error::Open { source, .. }) if source.raw_os_error() == Some(libc::ECANCELED))
     );
-    assert_file(&path, b"hello");
+    bed.assert_file(&path, b"hello");
     drop(engine.clone().shutdown());
     let late = OpenOptions::new().read(true).open_async(&engine, &path).wait().expect_err("the engine is closed");
     assert!(matches!(late, Error::EngineClosed), "{late:?}");

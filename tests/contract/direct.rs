@@ -1,11 +1,9 @@
 //! `O_DIRECT` beside the page cache.
 
-use std::os::unix::fs::FileExt as _;
-
 use polyaio::{BufResult, Reason};
 
 use crate::bed::{BLOCK, Bed, Medium, What, assert_healthy, buffer, filled};
-use crate::support::{assert_file, pattern};
+use crate::support::pattern;
 use crate::tools::join;
 
 pub(crate) fn has_direct(bed: &Bed) -> bool {
@@ -27,9 +25,7 @@ pub(crate) fn is_coherent_with_buffered(bed: &Bed) {
         let BufResult(n, back) = reader.read_at(buffer(BLOCK), place).wait();
         assert_eq!(n.expect("readable"), BLOCK);
         assert_eq!(back[..], piece, "round {round}: what one has written the other reads");
-        let mut seen = vec![0; BLOCK];
-        std::fs::File::open(&path).expect("there").read_exact_at(&mut seen, place).expect("readable");
-        assert_eq!(seen, piece, "round {round}: and so does everybody else");
+        assert_eq!(bed.read(&path)[place as usize..][..BLOCK], piece, "round {round}: and so does everybody else");
     }
     assert_healthy(&engine.stats());
 }
@@ -49,7 +45,7 @@ pub(crate) fn blocks_side_by_side(bed: &Bed) {
         done.expect("room");
     }
     bed.assert_served(&engine, &[(What::DirectWrite, (data.len() / unit) as u64)]);
-    assert_file(&path, &data);
+    bed.assert_file(&path, &data);
 }
 
 /// What makes the file longer would block the submitter: it is served elsewhere, and counted. What does not is not.
@@ -77,5 +73,5 @@ pub(crate) fn overwrites_and_what_makes_a_file_longer(bed: &Bed) {
     if served(&before, "kernel-aio") > 0 {
         assert_eq!(served(&after, "kernel-aio") - served(&before, "kernel-aio"), 8);
     }
-    assert_eq!(std::fs::metadata(&path).expect("there").len(), 16 * BLOCK as u64);
+    assert_eq!(bed.len(&path), 16 * BLOCK as u64);
 }

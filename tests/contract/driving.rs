@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use polyaio::{BufResult, Engine};
 
-use crate::bed::{BLOCK, Bed, Medium, assert_healthy, buffer, evict};
+use crate::bed::{BLOCK, Bed, Medium, assert_healthy, buffer};
 use crate::support::{self, pattern};
 use crate::tools::{HELD, Held, eventually, poll_once, transfers};
 
@@ -34,7 +34,7 @@ pub(crate) fn turn_waits_for_as_many_as_it_is_told(bed: &Bed) {
         let data = pattern(READS * BLOCK, 1);
         let path = bed.make(&format!("{medium:?}"), &data);
         let file = bed.open(&engine, medium, &path);
-        evict(&path, 0, 0);
+        bed.evict(&path, 0, 0);
         let mut reads: Vec<_> = (0..READS).map(|i| (i, file.read_at(buffer(BLOCK), (i * BLOCK) as u64))).collect();
         let check = |i: usize, BufResult(n, back): BufResult<usize, polyaio::AlignedBuf>| {
             assert_eq!(n.expect("readable"), BLOCK);
@@ -82,7 +82,7 @@ pub(crate) fn a_wait_that_ends_ends_nothing_else(bed: &Bed) {
         let path = bed.make(&format!("{medium:?}"), &data);
         let file = bed.open(&engine, medium, &path);
         for round in 0..30 {
-            evict(&path, 0, 0);
+            bed.evict(&path, 0, 0);
             let mut read = file.read_exact_at(buffer(data.len()), 0);
             let back = match read.wait_timeout(Duration::from_micros(round * 10)) {
                 Some(BufResult(done, back)) => done.map(|()| back),
@@ -113,7 +113,7 @@ pub(crate) fn the_descriptor_tells_when_to_turn(bed: &Bed) {
         let (reader, mut writer) = support::pipe();
         let reader = engine.adopt(reader.into()).expect("a pipe");
         for round in 0..20 {
-            evict(&path, 0, 0);
+            bed.evict(&path, 0, 0);
             let mut pipe = vec![(0, reader.read_exact(vec![0; 3]))];
             let mut reads: Vec<_> = (0..READS).map(|i| (i, file.read_at(buffer(BLOCK), (i * BLOCK) as u64))).collect();
             let sending = std::thread::spawn(move || {
@@ -154,7 +154,7 @@ pub(crate) fn polled_once_and_only_turned(bed: &Bed) {
         let engine = bed.engine();
         let path = bed.make(&format!("{medium:?}"), &pattern(BLOCK, 4));
         let file = bed.open(&engine, medium, &path);
-        evict(&path, 0, 0);
+        bed.evict(&path, 0, 0);
         for _ in 0..50 {
             let mut sync = file.sync_data();
             assert!(poll_once(&mut sync).is_pending());

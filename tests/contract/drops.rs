@@ -51,7 +51,7 @@ pub(crate) fn dropped_unpolled_does_nothing(bed: &Bed) {
     drop(file.sync_all());
     assert_eq!((census.made(), census.live()), (1, 0));
     bed.assert_served(&engine, &[]);
-    support::assert_file(&path, b"as it was");
+    bed.assert_file(&path, b"as it was");
     assert_eq!(file.read_at(vec![0; 9], 0).wait().1, b"as it was");
 }
 
@@ -84,7 +84,7 @@ pub(crate) fn engines_dropped_in_flight(bed: &Bed) {
     let data = pattern(32 * BLOCK, 3);
     let census = Census::default();
     let path = bed.make("file", &data);
-    crate::bed::evict(&path, 0, 0);
+    bed.evict(&path, 0, 0);
     let once = |thread: usize| {
         let engine = bed.builder().queue_depth(16).threads(2).build().expect("an engine");
         let medium = bed.media().nth(thread % 2).unwrap_or(Medium::Buffered);

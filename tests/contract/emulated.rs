@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use polyaio::{AlignedBuf, Alignment, BufResult, Direct, Engine, File, IoBuf as _, OpenOptions, Reason, Slice, Stats};
 
 use crate::bed::{BLOCK, Bed, What, assert_healthy, code};
-use crate::support::{self, assert_file, direct_io, image, long_tests, pattern, require, tmpfs};
+use crate::support::{self, direct_io, image, long_tests, pattern, require, tmpfs};
 use crate::tools::{Begun, join};
 
 fn open(engine: &Engine, path: &Path, alignment: usize) -> File {
@@ -68,7 +68,7 @@ pub(crate) fn each_misalignment_is_refused(bed: &Bed) {
                 file.write_all_at(misplaced(&vec![7; length], memory, alignment), offset as u64).wait();
             assert_eq!(code(done), libc::EINVAL, "{what}");
         }
-        assert_file(&path, &data);
+        bed.assert_file(&path, &data);
         bed.assert_served(&engine, &[(What::CachedRead, 8 * misaligned)]);
         assert_no_fallback(&engine.stats());
     }
@@ -97,7 +97,7 @@ pub(crate) fn at_the_position_and_appended(bed: &Bed) {
         let BufResult(n, _) = file.write(misplaced(&vec![7; length], memory, UNIT)).wait();
         assert_eq!((code(n), position(&file)), (libc::EINVAL, at), "{what}");
     }
-    assert_file(&path, &data);
+    bed.assert_file(&path, &data);
     // At the end there is nothing to be misaligned for.
     for at in [data.len(), data.len() + 1, 6 * UNIT] {
         seek(&file, at);
@@ -119,7 +119,7 @@ pub(crate) fn at_the_position_and_appended(bed: &Bed) {
     let lines: Vec<Vec<u8>> = (0..8).map(|i| pattern(UNIT * (1 + i % 3), 10 + i as u64)).collect();
     let writes = lines.iter().map(|line| log.write_all(misplaced(line, 0, UNIT)));
     engine.block_on(join(writes)).into_iter().for_each(|result| result.0.expect("aligned, and room"));
-    assert_file(&path, &[&data[..4 * UNIT], &lines.concat()].concat());
+    bed.assert_file(&path, &[&data[..4 * UNIT], &lines.concat()].concat());
     assert_no_fallback(&engine.stats());
 }
 
@@ -135,14 +135,14 @@ pub(crate) fn the_rest_of_a_short_transfer(bed: &Bed) {
     let data = pattern(1 << 20, 2);
     let file = open(&engine, &path, ALIGNMENT);
     assert_eq!(code(file.write_all_at(misplaced(&data, 0, ALIGNMENT), 0).wait().0), libc::ENOSPC);
-    assert_file(&path, &data[..room]);
+    bed.assert_file(&path, &data[..room]);
     file.set_len(0).wait().expect("open for writing");
     assert_eq!(code(file.write_all(misplaced(&data, 0, ALIGNMENT)).wait().0), libc::ENOSPC);
-    assert_file(&path, &data[..room]);
+    bed.assert_file(&path, &data[..room]);
     let log = append(&engine, &path, ALIGNMENT);
     log.set_len(0).wait().expect("open for writing");
     assert_eq!(code(log.write_all(misplaced(&data, 0, ALIGNMENT)).wait().0), libc::ENOSPC);
-    assert_file(&path, &data[..room]);
+    bed.assert_file(&path, &data[..room]);
     // The same for reads: what ends within a block has met the end of the file.
     let BufResult(done, back) = log.read_exact_at(log.buffer(data.len()), 0).wait();
     assert_eq!(done.expect_err("it is shorter").kind(), io::ErrorKind::UnexpectedEof);
@@ -422,7 +422,7 @@ fn compare(bed: &Bed, kind: &str, dir: &Path) -> BTreeMap<(Call, &'static str), 
                     *lenient.entry((call, why)).or_insert(0) += 1;
                 }
                 if have.is_err() {
-                    assert_file(&emulated, &data);
+                    bed.assert_file(&emulated, &data);
                 }
                 if !call.reads() {
                     if have == want && have.is_ok() {

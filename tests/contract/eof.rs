@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use polyaio::BufResult;
 
-use crate::bed::{BLOCK, Bed, Medium, What, assert_healthy, buffer, evict, filled};
+use crate::bed::{BLOCK, Bed, Medium, What, assert_healthy, buffer, filled};
 use crate::support::{first_difference, pattern};
 use crate::tools::join;
 
@@ -81,7 +81,7 @@ pub(crate) fn partly_cached(bed: &Bed) {
         let path = bed.make(&format!("{medium:?}"), &data);
         let file = bed.open(&engine, medium, &path);
         for round in 0..4 {
-            evict(&path, 0, 0);
+            bed.evict(&path, 0, 0);
             // Some pages come back, not those around them.
             for block in (round..BLOCKS).step_by(5) {
                 use std::os::unix::fs::FileExt as _;

@@ -6,7 +6,7 @@ use polyaio::backend::CancelOutcome;
 use polyaio::{BufResult, Error, OpenOptions};
 
 use crate::bed::{BLOCK, Bed, What, assert_healthy, buffer, code, filled};
-use crate::support::{Scratch, assert_file, pattern, pipe, require, tmpfs};
+use crate::support::{Scratch, pattern, pipe, require, tmpfs};
 use crate::tools::{Respawn, join, poll_once, respawn};
 
 pub(crate) fn a_bad_one_in_the_middle_fails_alone(bed: &Bed) {
@@ -74,7 +74,7 @@ pub(crate) fn wrong_access_mode(bed: &Bed) {
     let (reader, writer) = (engine.adopt(reader.into()).expect("a pipe"), engine.adopt(writer.into()).expect("a pipe"));
     assert_eq!(code(reader.write(vec![0]).wait().0), libc::EBADF);
     assert_eq!(code(writer.read(vec![0]).wait().0), libc::EBADF);
-    assert_file(&path, &[1; BLOCK]);
+    bed.assert_file(&path, &[1; BLOCK]);
 }
 
 pub(crate) fn offsets_beyond_the_end_of_numbers(bed: &Bed) {
@@ -164,7 +164,7 @@ pub(crate) fn a_full_disk(bed: &Bed) {
     let open = || OpenOptions::new().write(true).create(true).truncate(true).open(&engine, mount.path("file"));
     let file = open().expect("a new file");
     file.write_all_at(pattern(ROOM, 1), 0).wait().0.expect("an exact fit");
-    assert_file(&mount.path("file"), &pattern(ROOM, 1));
+    bed.assert_file(&mount.path("file"), &pattern(ROOM, 1));
     assert_eq!(code(file.write_at(vec![1; BLOCK], ROOM as u64).wait().0), libc::ENOSPC);
     let file = open().expect("cut to nothing");
     file.write_all_at(pattern(ROOM - 2 * BLOCK, 1), 0).wait().0.expect("room");
@@ -174,7 +174,7 @@ pub(crate) fn a_full_disk(bed: &Bed) {
     let file = open().expect("cut to nothing");
     let BufResult(done, _) = file.write_all_at(pattern(ROOM + BLOCK, 3), 0).wait();
     assert_eq!(code(done), libc::ENOSPC, "all or an error");
-    assert_file(&mount.path("file"), &pattern(ROOM + BLOCK, 3)[..ROOM]);
+    bed.assert_file(&mount.path("file"), &pattern(ROOM + BLOCK, 3)[..ROOM]);
 }
 
 /// A limit counts for the whole process: a child has one.
@@ -200,7 +200,7 @@ pub(crate) fn the_limit_of_file_sizes(bed: &Bed) {
         let BufResult(done, _) = file.write_all_at(filled(&[1; 4 * BLOCK]), (LIMIT - BLOCK) as u64).wait();
         assert_eq!(code(done), libc::EFBIG, "all or an error");
         assert_eq!(code(file.set_len(LIMIT as u64 + 1).wait()), libc::EFBIG);
-        assert_eq!(std::fs::metadata(&path).expect("there").len(), LIMIT as u64);
+        assert_eq!(bed.len(&path), LIMIT as u64);
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use polyaio::backend::CancelOutcome;
 use polyaio::{BufResult, Engine, Error, File, OpenOptions};
 
-use crate::bed::{BLOCK, Bed, Medium, assert_healthy, buffer, evict};
+use crate::bed::{BLOCK, Bed, Medium, assert_healthy, buffer};
 use crate::support::{self, pattern};
 use crate::tools::{Begun, Flag, Respawn, errno, eventually, exit_now, join, park_on, poll_once, respawn, spawn_park};
 
@@ -77,7 +77,7 @@ pub(crate) fn the_child_is_told_and_the_parent_loses_nothing(bed: &Bed) {
         let path = bed.make(&format!("{medium:?}"), &data);
         let file = bed.open(&engine, medium, &path);
         for round in 0..20 {
-            evict(&path, 0, 0);
+            bed.evict(&path, 0, 0);
             let begin = |i| Begun::new(file.read_at(buffer(BLOCK), (i * BLOCK) as u64));
             let mut reads: Vec<_> = (0..64).map(begin).collect();
             if round % 2 == 0 {

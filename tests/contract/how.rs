@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use polyaio::{BufResult, Engine, File, OpenOptions, Priority, Reason};
 
-use crate::bed::{BLOCK, Bed, Medium, What, buffer, code, evict, filled};
+use crate::bed::{BLOCK, Bed, Medium, What, buffer, code, filled};
 use crate::control::cached_pages;
-use crate::support::{self, assert_file, first_difference, pattern};
+use crate::support::{self, first_difference, pattern};
 use crate::tools::{Census, join, poll_once};
 
 /// Requests that were served otherwise than by the first choice.
@@ -34,7 +34,7 @@ pub(crate) fn appended_to_any_file(bed: &Bed) {
     });
     appended.into_iter().chain(written).for_each(|BufResult(done, _)| done.expect("room"));
     let want: Vec<u8> = (0..1000).map(|i| (i / 10) as u8).chain(data.iter().copied()).collect();
-    assert_file(&path, &want);
+    bed.assert_file(&path, &want);
     // SAFETY: takes no pointer.
     assert_eq!(unsafe { libc::lseek(file.as_raw_fd(), 0, libc::SEEK_CUR) }, 0, "the position stays");
     bed.assert_served(&engine, &[(What::Serial, 200), (What::BufferedWrite, 100)]);
@@ -42,7 +42,7 @@ pub(crate) fn appended_to_any_file(bed: &Bed) {
     let file = OpenOptions::new().append(true).open(&engine, &path).expect("it is there");
     let appends = data.chunks(70).map(|part| file.append(part.to_vec()));
     engine.block_on(join(appends)).into_iter().for_each(|BufResult(done, _)| done.expect("room"));
-    assert_file(&path, &[want, data].concat());
+    bed.assert_file(&path, &[want, data].concat());
 }
 
 /// Each goes to where the file ends then, whoever has made it longer.
@@ -54,7 +54,7 @@ pub(crate) fn appended_by_several(bed: &Bed) {
     let record = |i: usize| [vec![i as u8; 99], vec![b'\n']].concat();
     let appends = (0..2 * COUNT).map(|i| files[i % 2].append(record(i)));
     engine.block_on(join(appends)).into_iter().for_each(|BufResult(done, _)| done.expect("room"));
-    let back = std::fs::read(&path).expect("there");
+    let back = bed.read(&path);
     let records: Vec<_> = back.chunks(100).map(|record| record[0] as usize).collect();
     assert_eq!(back.len(), 2 * COUNT * 100, "none went over another one");
     assert!(back.chunks(100).all(|have| have == record(have[0] as usize)), "each in one piece");
@@ -77,8 +77,8 @@ pub(crate) fn appended_past_the_page_cache(bed: &Bed) {
     // What is misaligned, too.
     file.append(b"odd".to_vec()).wait().0.expect("room");
     file.append(vec![7; 100]).dsync().wait().0.expect("room");
-    evict(&path, 0, 0);
-    assert_file(&path, &[&pattern(BLOCK, 3)[..], &blocks, b"odd", &[7; 100]].concat());
+    bed.evict(&path, 0, 0);
+    bed.assert_file(&path, &[&pattern(BLOCK, 3)[..], &blocks, b"odd", &[7; 100]].concat());
     let misaligned = engine.stats().fallback(Reason::Misaligned);
     assert!(misaligned >= 2 && elsewhere(&engine) == misaligned, "{:#?}", engine.stats());
 }
@@ -93,7 +93,7 @@ pub(crate) fn what_cannot_be_appended(bed: &Bed) {
     let file = OpenOptions::new().read(true).open(&engine, &path).expect("it is there");
     assert_eq!(code(file.append(vec![1; 5]).wait().0), libc::EBADF);
     assert_eq!(code(writer.write(vec![1; 5]).dsync().wait().0), libc::EOPNOTSUPP, "nothing of it is ever durable");
-    assert_file(&path, b"x");
+    bed.assert_file(&path, b"x");
 }
 
 /// What is on the disk can leave the page cache at once; so much that is not cannot.
@@ -117,7 +117,7 @@ pub(crate) fn durable_when_complete(bed: &Bed) {
                 unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
                 assert_eq!(cached_pages(&file, LEN).unwrap_or(0), 0, "sync: {sync}: not all of it is on the disk");
             }
-            assert_file(&path, &data);
+            bed.assert_file(&path, &data);
         }
         bed.assert_served_as_told(&engine, &[(medium.write(), 2), (What::Meta, 2)]);
         assert_eq!(elsewhere(&engine), 0, "{medium:?}: {:#?}", engine.stats());
@@ -160,7 +160,7 @@ fn what_is_cold_is_refused(bed: &Bed, file: &File, path: &Path, data: &[u8], cer
     const AT: usize = 32 * BLOCK;
     let (mut plainly, deadline) = (0, Instant::now() + Duration::from_secs(60));
     loop {
-        evict(path, 0, 0);
+        bed.evict(path, 0, 0);
         let BufResult(n, back) = file.read_at(buffer(BLOCK), AT as u64).nowait().wait();
         assert_eq!(back.len(), BLOCK);
         match n {
@@ -170,7 +170,7 @@ fn what_is_cold_is_refused(bed: &Bed, file: &File, path: &Path, data: &[u8], cer
         if !certain {
             return;
         }
-        evict(path, 0, 0);
+        bed.evict(path, 0, 0);
         plainly += usize::from(is_refused_by_the_kernel(path, AT));
         assert!(plainly < 25, "read each time, while the system call was refused {plainly} times");
         if Instant::now() > deadline {
@@ -201,7 +201,7 @@ pub(crate) fn not_waited_for(bed: &Bed) {
         let file = bed.open(&engine, medium, &path);
         if medium == Medium::Buffered {
             what_is_cold_is_refused(bed, &file, &path, &data, certain);
-            std::fs::read(&path).expect("there");
+            bed.read(&path);
         }
         let BufResult(n, back) = file.read_at(buffer(BLOCK), 5 * BLOCK as u64).nowait().wait();
         match n {

@@ -6,7 +6,7 @@ use std::task::Poll;
 use polyaio::{BufResult, Engine, Error, OpenOptions};
 
 use crate::bed::{BLOCK, Bed, Medium, What, assert_healthy, buffer, filled};
-use crate::support::{assert_file, fifo, long_tests, open_fifo_writer, pattern, require, try_fifo_writer};
+use crate::support::{fifo, long_tests, open_fifo_writer, pattern, require, try_fifo_writer};
 use crate::tools::{
     Begun, HELD, Held, Numbers, Respawn, eventually, join, own_threads, park_on, poll_once, respawn, transfers,
 };
@@ -44,7 +44,7 @@ pub(crate) fn far_above_the_queue_depth(bed: &Bed) {
             for BufResult(n, _) in engine.block_on(join(writes)) {
                 assert_eq!(n.expect("room"), BLOCK);
             }
-            assert_file(&path, &fresh);
+            bed.assert_file(&path, &fresh);
             bed.assert_served(&engine, &[(medium.read(), count as u64), (medium.write(), blocks as u64)]);
         }
     }
@@ -100,7 +100,7 @@ pub(crate) fn one_thread_serves_a_hundred(bed: &Bed) {
     for BufResult(n, _) in park_on(join(writes)) {
         assert_eq!(n.expect("room"), BLOCK);
     }
-    assert_file(&path, &data);
+    bed.assert_file(&path, &data);
     bed.assert_served(&engine, &[(What::BufferedWrite, 100)]);
 }
 
@@ -185,7 +185,7 @@ pub(crate) fn the_pool_is_resized_at_work(bed: &Bed) {
         }
         over.store(true, Ordering::SeqCst);
     });
-    assert_file(&path, &data);
+    bed.assert_file(&path, &data);
     bed.assert_served(&engine, &[(What::BufferedWrite, 20 * 64), (What::Meta, 20 * 64)]);
     let other = engine.clone();
     drop((engine, file));

@@ -12,6 +12,9 @@ mod tools;
 /// What a case is given: an engine of the configuration, files, and who is to serve them.
 mod bed;
 
+/// The simulated disk, and what is not asked of it.
+mod simulation;
+
 /// Whether POSIX AIO has really served a case, and why it has not served some.
 mod witness;
 
@@ -81,6 +84,8 @@ macro_rules! suite {
         suite!(@mount kernel_aio KernelAio $($area { $($case)+ })+);
         suite!(@mount posix_aio PosixAio $($area { $($case)+ })+);
         suite!(@mount thread_pool ThreadPool $($area { $($case)+ })+);
+        #[cfg(feature = "simulated")]
+        suite!(@mount simulated Simulated $($area { $($case)+ })+);
     };
     (@mount $mount:ident $setup:ident $($area:ident { $($case:ident)+ })+) => {
         mod $mount {

@@ -6,9 +6,9 @@ use std::path::Path;
 
 use polyaio::{AlignedBuf, BufResult, Direct, Engine, Error, File, IoBuf as _, OpenOptions, Reason};
 
-use crate::bed::{BLOCK, Bed, Medium, What, assert_healthy, buffer, evict, filled};
+use crate::bed::{BLOCK, Bed, Medium, What, assert_healthy, buffer, filled};
 use crate::direct::has_direct;
-use crate::support::{LoopDevice, assert_file, first_difference, pattern, report_skip, root};
+use crate::support::{LoopDevice, first_difference, pattern, report_skip, root};
 use crate::tools::{Numbers, errno, exit_now, join};
 
 /// A buffer of `len` bytes, `shift` bytes beside an aligned address.
@@ -55,7 +55,7 @@ pub(crate) fn in_each_way(bed: &Bed) {
         misaligned += 2;
         assert_eq!(engine.stats().fallback(Reason::Misaligned), misaligned, "{context}: each is counted once");
     }
-    assert_file(&path, &data);
+    bed.assert_file(&path, &data);
     assert_healthy(&engine.stats());
 }
 
@@ -92,8 +92,8 @@ pub(crate) fn beside_direct_requests_in_the_same_pages(bed: &Bed) {
         assert_eq!(n.expect("readable"), data.len());
         assert_eq!(first_difference(&back, &data), None, "round {round}: one of two disjoint writes is lost");
     }
-    evict(&path, 0, 0);
-    assert_file(&path, &data);
+    bed.evict(&path, 0, 0);
+    bed.assert_file(&path, &data);
     assert_healthy(&engine.stats());
 }
 
@@ -165,9 +165,9 @@ pub(crate) fn at_random_against_a_model(bed: &Bed) {
         }
         writes.into_iter().for_each(|BufResult(done, _)| done.expect("room"));
     }
-    assert_file(&path, &data);
-    evict(&path, 0, 0);
-    assert_file(&path, &data);
+    bed.assert_file(&path, &data);
+    bed.evict(&path, 0, 0);
+    bed.assert_file(&path, &data);
     assert!(engine.stats().fallback(Reason::Misaligned) > 100, "{:?}", engine.stats());
     assert_healthy(&engine.stats());
 }
@@ -196,7 +196,7 @@ pub(crate) fn at_the_end_of_the_file(bed: &Bed) {
         data.resize(data.len().max(offset + length), 0);
         data[offset..offset + length].copy_from_slice(&piece);
         assert_eq!(file.len().wait().expect("a length"), data.len() as u64);
-        assert_file(&path, &data);
+        bed.assert_file(&path, &data);
     }
     // A direct read finds all of it.
     let blocks = data.len().next_multiple_of(BLOCK);
@@ -221,7 +221,7 @@ pub(crate) fn appended(bed: &Bed) {
         done.expect("room");
     }
     file.sync_data().wait().expect("a file can be synced");
-    assert_file(&path, &pieces.concat());
+    bed.assert_file(&path, &pieces.concat());
     assert_healthy(&engine.stats());
 }
 
@@ -249,7 +249,7 @@ pub(crate) fn at_the_position(bed: &Bed) {
     }
     // SAFETY: takes no pointer, and moves nothing.
     assert_eq!(unsafe { libc::lseek(file.as_raw_fd(), 0, libc::SEEK_CUR) }, at as libc::off_t);
-    assert_file(&path, &data);
+    bed.assert_file(&path, &data);
     assert_healthy(&engine.stats());
 }
 
@@ -369,20 +369,20 @@ pub(crate) fn without_proc(bed: &Bed) {
         done.unwrap_or_else(|error| panic!("{length} at {offset}: {error}"));
         data.resize(data.len().max(offset + length), 0);
         data[offset..offset + length].copy_from_slice(&piece);
-        assert_file(&path, &data);
+        bed.assert_file(&path, &data);
     }
     // Many at once, next to each other.
     let pieces: Vec<_> = (0..64).map(|i| (i * 97 + 1, pattern(97, 900 + i as u64))).collect();
     let writes = pieces.iter().map(|(at, piece)| file.write_all_at(beside_with(piece, 1), *at as u64));
     engine.block_on(join(writes)).into_iter().for_each(|BufResult(done, _)| done.expect("room"));
     pieces.iter().for_each(|(at, piece)| data[*at..at + 97].copy_from_slice(piece));
-    assert_file(&path, &data);
+    bed.assert_file(&path, &data);
     // More than goes through the buffer at a time.
     let large = pattern((2 << 20) + 77, 3);
     file.write_all_at(beside_with(&large, 1), 33).wait().0.expect("room");
     data.resize(33 + large.len(), 0);
     data[33..].copy_from_slice(&large);
-    assert_file(&path, &data);
+    bed.assert_file(&path, &data);
     let BufResult(done, back) = file.read_exact_at(beside(large.len(), 1), 33).wait();
     done.expect("it is that long");
     assert_eq!(first_difference(&back, &large), None);
@@ -434,7 +434,7 @@ pub(crate) fn direct_since_it_was_opened(bed: &Bed) {
     let path = bed.make("file", &data);
     let file = bed.open(&engine, Medium::Buffered, &path);
     for round in 0..6u64 {
-        evict(&path, 0, 0);
+        bed.evict(&path, 0, 0);
         // SAFETY: these commands take no pointer.
         unsafe {
             let flags = libc::fcntl(file.as_raw_fd(), libc::F_GETFL);
@@ -449,7 +449,7 @@ pub(crate) fn direct_since_it_was_opened(bed: &Bed) {
             assert_eq!(back[..], piece, "round {round}: {length} bytes at {offset}");
         }
     }
-    assert_file(&path, &data);
+    bed.assert_file(&path, &data);
     assert_healthy(&engine.stats());
 }
 

@@ -3,7 +3,7 @@
 use polyaio::{BufResult, OpenOptions};
 
 use crate::bed::{BLOCK, Bed, Medium, What, filled};
-use crate::support::{assert_file, pattern};
+use crate::support::pattern;
 use crate::tools::{Begun, join};
 
 pub(crate) fn appended_in_the_order_of_submission(bed: &Bed) {
@@ -22,7 +22,7 @@ pub(crate) fn appended_in_the_order_of_submission(bed: &Bed) {
         for BufResult(done, _) in engine.block_on(join(writes)) {
             done.expect("room");
         }
-        assert_file(&path, &pieces.concat());
+        bed.assert_file(&path, &pieces.concat());
         bed.assert_served(&engine, &[(What::Append, COUNT as u64)]);
     }
 }
@@ -35,7 +35,7 @@ pub(crate) fn appending_ignores_the_offset(bed: &Bed) {
     assert_eq!(file.write("end",).wait().0.expect("room"), 3);
     let BufResult(n, back) = file.read_at(Vec::with_capacity(6), 6).wait();
     assert_eq!((n.expect("readable"), &back[..]), (6, &b"middle"[..]), "reads do not");
-    assert_file(&path, b"begin middle end");
+    bed.assert_file(&path, b"begin middle end");
 }
 
 /// A request that nobody waits for any more gives its turn to the next, whether it ran or not.
@@ -50,7 +50,7 @@ pub(crate) fn serial_requests_do_not_wait_for_a_dropped_one(bed: &Bed) {
         drop(dropped);
         last.wait().0.expect("room");
     }
-    let written = std::fs::read(&path).expect("there");
+    let written = bed.read(&path);
     assert!(written.chunks(10).all(|piece| piece == [b'a'; 10] || piece == [b'b'; 10]), "whole pieces");
     assert_eq!(written.iter().filter(|byte| **byte == b'b').count(), 500, "each that was waited for");
 }
@@ -68,7 +68,7 @@ pub(crate) fn the_file_is_as_long_as_its_last_write(bed: &Bed) {
                     let at = ((round * 16 + 15 - i) * BLOCK) as u64;
                     Box::pin(async move {
                         file.write_all_at(filled(&[i as u8; BLOCK]), at).await.0.expect("room");
-                        let len = std::fs::metadata(&path).expect("there").len();
+                        let len = bed.len(&path);
                         assert!(len >= at + BLOCK as u64, "{medium:?}: {len} bytes after a write up to {at} + a block");
                     })
                 });

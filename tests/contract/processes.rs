@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use polyaio::{AlignedBuf, BufResult, Engine, File, IoBuf as _};
 
-use crate::bed::{BLOCK, Bed, Medium, assert_healthy, buffer, evict, filled};
+use crate::bed::{BLOCK, Bed, Medium, assert_healthy, buffer, filled};
 use crate::support::{self, first_difference, pattern};
 use crate::tools::{Begun, Respawn, eventually, join, park_on, poll_once, respawn, respawn_beside, respawn_prepared};
 
@@ -114,7 +114,7 @@ fn leave_everything(bed: &Bed, how: &str) {
     for medium in bed.media() {
         let path = bed.make(&format!("{medium:?}"), &pattern(64 * BLOCK, 1));
         let file = bed.open(&engine, medium, &path);
-        evict(&path, 0, 0);
+        bed.evict(&path, 0, 0);
         let reads = (0..64).map(|i| Begun::new(file.read_at(buffer(BLOCK), i * BLOCK as u64)));
         let mut reads: Vec<_> = reads.collect();
         reads.iter_mut().for_each(|read| _ = read.again());
@@ -163,7 +163,7 @@ fn use_everything(bed: &Bed, engine: &Engine) -> Vec<File> {
     for medium in bed.media() {
         let path = bed.make(&format!("{medium:?}"), &pattern(64 * BLOCK, 2));
         let file = bed.open(engine, medium, &path);
-        evict(&path, 0, 0);
+        bed.evict(&path, 0, 0);
         let reads = park_on(join((0..64).map(|i| file.read_at(buffer(BLOCK), i * BLOCK as u64))));
         reads.into_iter().for_each(|BufResult(n, _)| assert_eq!(n.expect("readable"), BLOCK));
         // Misaligned, on a direct file: it gets a twin.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use polyaio::backend::CancelOutcome;
 use polyaio::{AlignedBuf, BufResult, Signalled, ops};
 
-use crate::bed::{BLOCK, Bed, Medium, assert_healthy, buffer, code, evict};
+use crate::bed::{BLOCK, Bed, Medium, assert_healthy, buffer, code};
 use crate::support::{self, pattern};
 use crate::tools::{Respawn, eventually, respawn_prepared};
 
@@ -83,7 +83,7 @@ pub(crate) fn each_carries_its_number(bed: &Bed) {
         let data = pattern(READS * BLOCK, 1);
         let path = bed.make(&format!("{medium:?}"), &data);
         let file = bed.open(&engine, medium, &path);
-        evict(&path, 0, (READS / 2 * BLOCK) as u64);
+        bed.evict(&path, 0, (READS / 2 * BLOCK) as u64);
         let mut reads = begin_reads(&file, READS);
         while !reads.is_empty() {
             let (si_code, id) = take_signal(LONG).expect("one signal for each");

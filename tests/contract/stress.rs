@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use polyaio::{BufResult, Engine};
 
 use crate::bed::{BLOCK, Bed, Medium, assert_healthy, buffer, filled};
-use crate::support::{self, assert_file, first_difference, long_tests, pattern};
+use crate::support::{self, first_difference, long_tests, pattern};
 use crate::tools::{join, park_on};
 
 fn duration() -> Duration {
@@ -104,7 +104,7 @@ pub(crate) fn random_requests_against_a_model(bed: &Bed) {
             }
         }
         assert_eq!(file.len().wait().expect("a file has a length"), model.len() as u64);
-        assert_file(&path, &model);
+        bed.assert_file(&path, &model);
         assert_healthy(&engine.stats());
     }
 }

@@ -8,7 +8,7 @@ use polyaio::backend::{Capabilities, OpSet};
 use polyaio::{Engine, File, OpKind, OpenOptions};
 
 use crate::bed::{BLOCK, Bed, Medium, What, code, filled};
-use crate::support::{assert_file, pattern};
+use crate::support::pattern;
 use crate::tools::{HELD, Held, eventually, join, poll_once};
 
 /// An engine whose writes wait until they are released.
@@ -111,7 +111,7 @@ pub(crate) fn of_a_file_opened_synchronous(bed: &Bed) {
             let data = pattern(4 * BLOCK, 1);
             file.write_all_at(filled(&data), 0).wait().0.expect("room");
             file.sync_all().wait().expect("on a disk");
-            assert_file(&path, &data);
+            bed.assert_file(&path, &data);
             if medium == Medium::Buffered {
                 bed.assert_served(&engine, &[(What::BufferedWrite, 1), (What::Sync, 1)]);
             }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use polyaio::{BufResult, File, IoBuf as _};
 
 use crate::bed::{BLOCK, Bed, Medium, What, buffer, filled};
-use crate::support::{assert_file, first_difference, long_tests, pattern, require};
+use crate::support::{first_difference, long_tests, pattern, require};
 use crate::tools::{join, park_on};
 
 pub(crate) fn what_is_written_is_read_by_any_executor(bed: &Bed) {
@@ -30,7 +30,7 @@ pub(crate) fn what_is_written_is_read_by_any_executor(bed: &Bed) {
         assert_eq!(back[..], data[3 * BLOCK..4 * BLOCK]);
         park_on(file.sync_all()).expect("on a disk");
         bed.assert_served(&engine, &[(medium.write(), 2), (medium.read(), 2), (What::Sync, 1)]);
-        assert_file(&path, &data);
+        bed.assert_file(&path, &data);
     }
 }
 
@@ -71,7 +71,7 @@ pub(crate) fn sizes_mixed_in_one_batch(bed: &Bed) {
             engine.block_on(join(writes)).into_iter().map(|BufResult(n, _)| n.expect("room")).collect();
         assert_eq!(counts, sizes, "bytes, and those of the right request");
         bed.assert_served(&engine, &[(medium.write(), sizes.len() as u64)]);
-        assert_file(&path, &want);
+        bed.assert_file(&path, &want);
     }
 }
 
@@ -150,7 +150,7 @@ pub(crate) fn a_write_changes_its_range_only(bed: &Bed) {
         want[at..at + len].copy_from_slice(&piece);
         assert_eq!(file.write_at(piece, at as u64).wait().0.expect("room"), len);
     }
-    assert_file(&path, &want);
+    bed.assert_file(&path, &want);
     bed.assert_served(&engine, &[(What::BufferedWrite, 5)]);
 }
 
@@ -181,7 +181,7 @@ pub(crate) fn requests_at_the_position_move_it_in_order(bed: &Bed) {
             done.expect("room");
         }
         assert_eq!(position(&file), data.len() as i64);
-        assert_file(&path, &data);
+        bed.assert_file(&path, &data);
         // SAFETY: takes no pointer.
         unsafe { libc::lseek(file.as_raw_fd(), 0, libc::SEEK_SET) };
         let reads = engine.block_on(join((0..64).map(|_| file.read(buffer(BLOCK)))));
@@ -209,7 +209,7 @@ pub(crate) fn metadata(bed: &Bed) {
         assert!(back[5000..].iter().all(|byte| *byte == 0), "what set_len adds is zeroes");
         file.allocate(BLOCK as u64, 3 * BLOCK as u64).wait().expect("ext4, XFS and tmpfs can");
         assert_eq!(len(), 4 * BLOCK as u64);
-        assert_eq!(std::fs::metadata(&path).expect("there").len(), 4 * BLOCK as u64);
+        assert_eq!(bed.len(&path), 4 * BLOCK as u64);
     }
 }
 

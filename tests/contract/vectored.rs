@@ -5,8 +5,8 @@ use std::os::unix::net::UnixDatagram;
 
 use polyaio::{AlignedBuf, BufResult, Engine, File, IoBuf as _, OpenOptions, Reason};
 
-use crate::bed::{BLOCK, Bed, Medium, What, buffer, code, evict, filled};
-use crate::support::{self, assert_file, first_difference, pattern};
+use crate::bed::{BLOCK, Bed, Medium, What, buffer, code, filled};
+use crate::support::{self, first_difference, pattern};
 use crate::tools::{Begun, Census, eventually, join, poll_once, spawn_park};
 
 /// The most that one call of the system takes.
@@ -58,8 +58,8 @@ pub(crate) fn in_order_from_the_offset_on(bed: &Bed) {
             assert_eq!(first_difference(&back, &want[at - BLOCK..at + len]), None, "{medium:?}: {count} buffers");
         }
         bed.assert_served(&engine, &[(medium.write(), counts.len() as u64), (medium.read(), counts.len() as u64)]);
-        evict(&path, 0, 0);
-        assert_file(&path, &want);
+        bed.evict(&path, 0, 0);
+        bed.assert_file(&path, &want);
     }
 }
 
@@ -87,7 +87,7 @@ pub(crate) fn small_ones_of_every_kind(bed: &Bed) {
     assert_eq!((back[0].len(), back[1].len()), (3, 2), "initialised is what was read");
     let BufResult(done, back) = file.read_exact_vectored_at([vec![0; 3], vec![0; 64]], end).wait();
     assert_eq!(done.expect_err("it ends before").kind(), ErrorKind::UnexpectedEof);
-    let tail = std::fs::read(bed.scratch.dir().join("file")).expect("there");
+    let tail = bed.read(&bed.path("file"));
     assert_eq!((&back[0][..], &back[1][..2]), (&tail[end as usize..][..3], &tail[end as usize + 3..]));
 }
 
@@ -114,13 +114,13 @@ pub(crate) fn more_than_one_call_takes(bed: &Bed) {
     let BufResult(done, back) = file.read_exact_vectored_at(zeroed(&pieces), 100).wait();
     done.expect("it is that long");
     assert_eq!(back, pieces);
-    assert_file(&path, &[&[0; 100][..], &data].concat());
+    bed.assert_file(&path, &[&[0; 100][..], &data].concat());
     // Past the end after the first call.
     let BufResult(done, back) = file.read_exact_vectored_at(zeroed(&pieces), 100 + 2 * PIECE as u64).wait();
     assert_eq!(done.expect_err("it ends before").kind(), ErrorKind::UnexpectedEof);
     assert_eq!((&back[..4998], &back[4998..]), (&pieces[2..], &[vec![0; PIECE], vec![0; PIECE]][..]));
     file.write_all_vectored(pieces.clone()).wait().0.expect("room");
-    assert_eq!(std::fs::read(&path).expect("there")[..data.len()], data, "at the position");
+    assert_eq!(bed.read(&path)[..data.len()], data, "at the position");
 }
 
 /// Empty buffers are nothing; nothing but them, or none at all, is a transfer of nothing.
@@ -143,7 +143,7 @@ pub(crate) fn empty_ones(bed: &Bed) {
         assert_eq!((n.expect("readable"), back.len()), (3 * BLOCK, 6));
         assert_eq!((&back[1][..], &back[4][..]), (&data[BLOCK..2 * BLOCK], &data[2 * BLOCK..]));
         bed.assert_served(&engine, &[(medium.read(), 1)]);
-        assert_file(&path, &data);
+        bed.assert_file(&path, &data);
     }
 }
 
@@ -171,8 +171,8 @@ pub(crate) fn lists_of_their_own(bed: &Bed) {
         let writes = writes.map(|(i, part)| file.write_all_vectored_at(blocks(part), (i * 40 * BLOCK) as u64));
         let results = engine.block_on(join(writes));
         results.into_iter().for_each(|BufResult(done, _)| done.expect("room"));
-        evict(&path, 0, 0);
-        assert_file(&path, &fresh);
+        bed.evict(&path, 0, 0);
+        bed.assert_file(&path, &fresh);
     }
 }
 
@@ -244,7 +244,7 @@ pub(crate) fn appended_in_order(bed: &Bed) {
     let data = pattern(40_000, 8);
     let writes = data.chunks(400).map(|part| file.write_all_vectored_at(cut(part, &[7, 50, 1]), 0));
     engine.block_on(join(writes)).into_iter().for_each(|BufResult(done, _)| done.expect("room"));
-    assert_file(&path, &[&b"before"[..], &data].concat());
+    bed.assert_file(&path, &[&b"before"[..], &data].concat());
     bed.assert_served(&engine, &[(What::Append, 100)]);
 }
 
@@ -266,8 +266,8 @@ pub(crate) fn one_is_misaligned(bed: &Bed) {
     data[2 * BLOCK..4 * BLOCK].copy_from_slice(&fresh);
     assert_eq!(engine.stats().fallback(Reason::Misaligned), 2, "{:#?}", engine.stats());
     bed.assert_served(&engine, &[(What::Misaligned, 2)]);
-    evict(&path, 0, 0);
-    assert_file(&path, &data);
+    bed.evict(&path, 0, 0);
+    bed.assert_file(&path, &data);
 }
 
 /// Several buffers in one transfer, as `readv` would fill them; and the looping forms.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use polyaio::{AlignedBuf, BufResult, File, Op};
 
-use crate::bed::{BLOCK, Bed, Medium, assert_healthy, buffer, evict, filled};
+use crate::bed::{BLOCK, Bed, Medium, assert_healthy, buffer, filled};
 use crate::support::{self, pattern};
 use crate::tools::{
     Begun, Census, Flag, HELD, Held, Oneshot, PanickingWaker, Respawn, eventually, join, one_of_many, park_on,
@@ -55,7 +55,7 @@ pub(crate) fn begun_here_and_finished_elsewhere(bed: &Bed) {
         let data = pattern(64 * BLOCK, 1);
         let path = bed.make(&format!("{medium:?}"), &data);
         let file = bed.open(&engine, medium, &path);
-        evict(&path, 0, 0);
+        bed.evict(&path, 0, 0);
         for polls in [1, 2] {
             // Here is inside of `block_on`, whose thread would have collected them.
             let reads = engine.block_on(async {
@@ -84,7 +84,7 @@ pub(crate) fn polled_once_and_driven_by_others(bed: &Bed) {
         let engine = bed.engine();
         let path = bed.make(&format!("{medium:?}"), &pattern(8 * BLOCK, 2));
         let file = bed.open(&engine, medium, &path);
-        evict(&path, 0, 0);
+        bed.evict(&path, 0, 0);
         let flag = Flag::new();
         let waker = Waker::from(flag.clone());
         let mut write = file.write_at(filled(&[1; BLOCK]), 0);
@@ -130,7 +130,7 @@ pub(crate) fn wakers_that_panic(bed: &Bed) {
         let data = pattern(64 * BLOCK, 3);
         let path = bed.make(&format!("{medium:?}"), &data);
         let file = bed.open(&engine, medium, &path);
-        evict(&path, 0, 0);
+        bed.evict(&path, 0, 0);
         for _ in 0..5 {
             let well = (0..64).map(|place| read(&file, place)).collect::<Vec<_>>();
             // Inside of `block_on` a first poll wakes nobody, so that only completions meet the waker that panics.
@@ -308,7 +308,7 @@ pub(crate) fn waking_starts_the_next_request(bed: &Bed) {
         let engine = bed.engine();
         let path = bed.make(&format!("{medium:?}"), &pattern(64 * BLOCK, 4));
         let file = bed.open(&engine, medium, &path);
-        evict(&path, 0, 0);
+        bed.evict(&path, 0, 0);
         let starter = Arc::new(StartsNext { file: file.clone(), started: Mutex::default() });
         let waker = Waker::from(starter.clone());
         let begin = async { (0..64).map(|place| Begun::with(read(&file, place), &waker)).collect::<Vec<_>>() };
@@ -333,7 +333,7 @@ pub(crate) fn block_on_within_block_on(bed: &Bed) {
         let path = bed.make(&format!("{medium:?}"), &pattern(8 * BLOCK, 5));
         let (file, other) = (bed.open(&outer, medium, &path), bed.open(&inner, medium, &path));
         for _ in 0..20 {
-            evict(&path, 0, 0);
+            bed.evict(&path, 0, 0);
             outer.block_on(async {
                 let pending: Vec<_> = (0..8).map(|place| Begun::new(read(&file, place))).collect();
                 // The same engine, and another one, on the same thread's stack.
@@ -374,7 +374,7 @@ pub(crate) fn a_signal_storm(bed: &Bed) {
         let (reader, mut writer) = support::pipe();
         let reader = engine.adopt(reader.into()).expect("a pipe");
         for round in 0..20 {
-            evict(&path, 0, 0);
+            bed.evict(&path, 0, 0);
             let reads = join((0..64).map(|place| read(&file, place)));
             let (results, n) = engine.block_on(async {
                 let results = reads.await;

@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd as _;
 use polyaio::{AlignedBuf, Direct, OpenOptions};
 
 use crate::QUARANTINE;
+use crate::outside::Outside;
 use crate::plan::Tuning;
 use crate::setups::Setup;
 use crate::support::{Scratch, direct_io, report_skip, require};
@@ -59,7 +60,7 @@ fn dropped_in_flight() {
     };
     for setup in Setup::ALL.into_iter().filter(|setup| setup.available().is_ok()) {
         for round in 0..10 {
-            let engine = setup.engine(Tuning { queue_depth: 32, threads: 4, capacity: 1024 });
+            let engine = setup.engine(Tuning { queue_depth: 32, threads: 4, capacity: 1024 }, &Outside::System);
             let file = OpenOptions::new().read(true).direct(direct).open(&engine, &path).expect("it is there");
             let read = |at: usize| file.read_at(AlignedBuf::zeroed(LEN, 4096), (at * LEN) as u64);
             let mut reads: Vec<_> = (0..64).map(|at| Begun::new(read(at))).collect();

@@ -14,6 +14,9 @@ pub(crate) struct Ground {
     pub(crate) allocates: bool,
     /// Files can be opened a second time. Where not, direct I/O refuses for good what is misaligned and has no offset.
     pub(crate) twins: bool,
+    /// Files are opened for buffered I/O only, whatever the plan says: where those of the simulated disk are among them,
+    /// which refuses what is misaligned.
+    pub(crate) plain: bool,
     // In this order: the mount lies in the directory.
     _mount: Option<Mount>,
     _scratch: Scratch,
@@ -24,6 +27,12 @@ impl Ground {
     pub(crate) fn disk() -> Result<Self, String> {
         let scratch = Scratch::new();
         Self::new("disk", scratch.dir().to_owned(), None, scratch)
+    }
+
+    /// The same, and as many files on the simulated disk.
+    #[cfg(feature = "simulated")]
+    pub(crate) fn simulated() -> Result<Self, String> {
+        Ok(Self { name: "simulated", plain: true, ..Self::disk()? })
     }
 
     /// The same without `/proc`, where what is misaligned goes through a buffer, block by block.
@@ -62,7 +71,7 @@ impl Ground {
         let direct = support::direct_io(&dir).is_ok();
         let allocates = can(&dir, 0)?;
         let punches = can(&dir, libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE)?;
-        Ok(Self { name, dir, direct, punches, allocates, twins: true, _mount: mount, _scratch: scratch })
+        Ok(Self { name, dir, direct, punches, allocates, twins: true, plain: false, _mount: mount, _scratch: scratch })
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

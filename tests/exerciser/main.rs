@@ -21,6 +21,8 @@ mod grounds;
 mod model;
 /// Operations of every kind behind one interface.
 mod ops;
+/// Where the files are.
+mod outside;
 /// What is done to a file, from a seed.
 mod plan;
 /// A plan, step by step.
@@ -45,6 +47,13 @@ static QUARANTINE: tools::Quarantine = tools::Quarantine::new();
 #[test]
 fn disk() {
     exercise(Ground::disk());
+}
+
+/// The same plans on the simulated disk and on a real one: they end in the same bytes.
+#[cfg(feature = "simulated")]
+#[test]
+fn simulated() {
+    exercise(Ground::simulated());
 }
 
 #[test]

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
-use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use polyaio::{Advice, Direct, Engine, OpenOptions};
 
@@ -13,6 +12,7 @@ use crate::flight::{self, Item};
 use crate::grounds::Ground;
 use crate::model::{Model, Reading, Transfer, check_write, is, same};
 use crate::ops::{self, Place};
+use crate::outside::Outside;
 use crate::plan::{Act, Drive, End, Form, Mode, Open, Parts, Piece, Plan, Step, Tuning, place};
 use crate::setups::Setup;
 use crate::support::{pattern, sha256_hex};
@@ -30,9 +30,10 @@ const LONG: u64 = 1 << 20;
 /// What was not as it should be.
 pub(crate) fn run(plan: &Plan, setup: Setup, ground: &Ground, served: &mut Served) -> Result<String, String> {
     let path = ground.path("file");
-    std::fs::write(&path, b"").map_err(|error| format!("{}: {error}", path.display()))?;
-    let engine = setup.engine(plan.tuning);
-    let mut run = Run::new(setup, ground, engine, path, plan.open)?;
+    let outside = setup.outside();
+    outside.make(&path)?;
+    let engine = setup.engine(plan.tuning, &outside);
+    let mut run = Run::new(setup, ground, outside, engine, path, plan.open)?;
     for (number, step) in plan.steps.iter().enumerate() {
         run.number = number as u64;
         run.step(step, served).map_err(|error| format!("step {number}: {error}"))?;
@@ -46,6 +47,7 @@ pub(crate) fn run(plan: &Plan, setup: Setup, ground: &Ground, served: &mut Serve
 struct Run<'a> {
     setup: Setup,
     ground: &'a Ground,
+    outside: Outside,
     engine: Engine,
     path: PathBuf,
     file: Option<polyaio::File>,
@@ -58,11 +60,19 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(setup: Setup, ground: &'a Ground, engine: Engine, path: PathBuf, open: Open) -> Result<Self, String> {
-        let witness = Witness::new(&path, false)?;
+    fn new(
+        setup: Setup,
+        ground: &'a Ground,
+        outside: Outside,
+        engine: Engine,
+        path: PathBuf,
+        open: Open,
+    ) -> Result<Self, String> {
+        let witness = Witness::new(&outside, &path, false)?;
         let mut run = Self {
             setup,
             ground,
+            outside,
             engine,
             path,
             file: None,
@@ -76,6 +86,9 @@ impl<'a> Run<'a> {
     }
 
     fn open(&mut self, mut open: Open) -> Result<(), String> {
+        if self.ground.plain {
+            open.mode = Mode::Buffered;
+        }
         self.needs_offsets = open.mode == Mode::Direct && !self.ground.twins;
         open.append &= !self.needs_offsets;
         let mut options = OpenOptions::new();
@@ -90,7 +103,7 @@ impl<'a> Run<'a> {
             options.open(&self.engine, &self.path)
         };
         self.file = Some(opened.map_err(|error| error.to_string())?);
-        self.witness = Witness::new(&self.path, open.mode == Mode::Direct && self.ground.direct)?;
+        self.witness = Witness::new(&self.outside, &self.path, open.mode == Mode::Direct && self.ground.direct)?;
         self.model.position = 0;
         self.model.append = open.append;
         self.model.rules = if let Mode::Emulated(alignment) = open.mode { Some(alignment) } else { None };
@@ -342,7 +355,7 @@ impl<'a> Run<'a> {
         self.compare_file()?;
         if let Some(tuning) = tuning {
             self.account(served)?;
-            self.engine = self.setup.engine(tuning);
+            self.engine = self.setup.engine(tuning, &self.outside);
         }
         self.open(open)
     }
@@ -379,21 +392,10 @@ impl<'a> Run<'a> {
         if len == end { Ok(()) } else { Err(format!("{len} bytes long, should be {end}")) }
     }
 
-    /// As everybody else reads it. Its pages leave the cache again, where direct requests would be refused for them.
+    /// As everybody else reads it.
     fn compare_file(&self) -> Result<(), String> {
-        let have = std::fs::read(&self.path).map_err(|error| error.to_string())?;
-        same(&have, &self.model.bytes, 0).map_err(|error| format!("the file: {error}"))?;
-        evict(&self.path)
-    }
-}
-
-fn evict(path: &Path) -> Result<(), String> {
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    file.sync_data().map_err(|error| error.to_string())?;
-    // SAFETY: takes no pointer.
-    match unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) } {
-        0 => Ok(()),
-        errno => Err(format!("posix_fadvise: error {errno}")),
+        let have = self.outside.read(&self.path)?;
+        same(&have, &self.model.bytes, 0).map_err(|error| format!("the file: {error}"))
     }
 }
 

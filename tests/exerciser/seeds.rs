@@ -31,7 +31,7 @@ pub(crate) fn exercise(ground: Result<Ground, String>) {
         Ok(ground) => ground,
         Err(why) => return report_skip("exerciser", &why),
     };
-    let setups = setups();
+    let setups = setups(&ground);
     let begin = Instant::now();
     let mut served = Served::new();
     let long = long_tests().is_ok();
@@ -47,14 +47,14 @@ pub(crate) fn exercise(ground: Result<Ground, String>) {
     println!("{}: served by {served:?}", ground.name);
     // Who passes because another one did the work passes nothing. One seed may leave a backend nothing to do.
     let idle = |setup: &&Setup| setup.backend().is_some_and(|name| !served.contains_key(name));
-    if given_seed().is_none() && ground.direct && ground.name != "memory" {
+    if given_seed().is_none() && (ground.plain || ground.direct && ground.name != "memory") {
         let idle: Vec<_> = setups.iter().filter(idle).collect();
         assert!(idle.is_empty(), "{idle:?} served nothing: {served:?}");
     }
 }
 
-/// The engines that this machine has.
-fn setups() -> Vec<Setup> {
+/// The engines that this machine has, and that know the files there.
+fn setups(ground: &Ground) -> Vec<Setup> {
     let available = |setup: &Setup| match setup.available() {
         Ok(()) => true,
         Err(why) => {
@@ -62,6 +62,11 @@ fn setups() -> Vec<Setup> {
             false
         }
     };
+    #[cfg(feature = "simulated")]
+    if ground.plain {
+        return vec![Setup::Simulated, Setup::ThreadPool];
+    }
+    let _ = ground;
     Setup::ALL.into_iter().filter(available).collect()
 }
 

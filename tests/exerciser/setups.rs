@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use polyaio::{Engine, Policy};
 
+use crate::outside::Outside;
 use crate::plan::Tuning;
 use crate::support;
 use crate::tools::{Answer, SCRIPTED, Scripted, transfers};
@@ -17,9 +18,13 @@ pub(crate) enum Setup {
     ThreadPool,
     /// A backend that is correct and unpleasant: short, slow, without room, or it leaves requests to others.
     Rough,
+    /// The simulated disk, which has files of its own: on a ground of its own.
+    #[cfg(feature = "simulated")]
+    Simulated,
 }
 
 impl Setup {
+    /// Those of files of the operating system.
     pub(crate) const ALL: [Self; 5] = [Self::Auto, Self::KernelAio, Self::PosixAio, Self::ThreadPool, Self::Rough];
 
     /// Its backend, where there is one.
@@ -30,6 +35,21 @@ impl Setup {
             Self::PosixAio => Some("posix-aio"),
             Self::ThreadPool => Some("thread-pool"),
             Self::Rough => Some(SCRIPTED),
+            #[cfg(feature = "simulated")]
+            Self::Simulated => Some(polyaio::backends::simulated::NAME),
+        }
+    }
+
+    /// Where its files are: a new disk each time, where they are on one. What is due there together completes in a random
+    /// order.
+    pub(crate) fn outside(self) -> Outside {
+        match self {
+            #[cfg(feature = "simulated")]
+            Self::Simulated => {
+                let disk = polyaio::backends::simulated::SimulatedDisk::builder().shuffled(true);
+                Outside::Disk(disk.build().expect("nothing is wrong with it"))
+            }
+            _ => Outside::System,
         }
     }
 
@@ -38,6 +58,8 @@ impl Setup {
         match self {
             Self::KernelAio => support::kernel_aio(),
             Self::PosixAio => support::posix_aio(),
+            #[cfg(feature = "simulated")]
+            Self::Simulated => Ok(()),
             Self::Auto | Self::ThreadPool | Self::Rough => Ok(()),
         }
     }
@@ -47,7 +69,8 @@ impl Setup {
         self == Self::Rough
     }
 
-    pub(crate) fn engine(self, tuning: Tuning) -> Engine {
+    /// `outside`: where its files are.
+    pub(crate) fn engine(self, tuning: Tuning, outside: &Outside) -> Engine {
         let mut builder = Engine::builder()
             .queue_depth(tuning.queue_depth)
             .threads(tuning.threads)
@@ -58,6 +81,9 @@ impl Setup {
             builder = builder.backend(Scripted::with(transfers(tuning.queue_depth), |number, seen| {
                 rough(number as u64, seen.length)
             }));
+        }
+        if let Some(backend) = outside.backend() {
+            builder = builder.backend(backend);
         }
         if let Some(name) = self.backend() {
             builder = builder.policy(Policy::Prefer(vec![name.into()]));

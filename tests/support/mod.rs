@@ -29,7 +29,9 @@ pub(crate) use machine::{
     root, strace, tool,
 };
 pub(crate) use mounts::{Mount, hide_proc, overlayfs, ramfs, tmpfs};
-pub(crate) use pattern::{assert_file, assert_same_files, first_difference, pattern, sha256_hex, write_pattern};
+pub(crate) use pattern::{
+    assert_bytes, assert_file, assert_same_files, first_difference, pattern, sha256_hex, write_pattern,
+};
 pub(crate) use process::{Finished, Watched, example, feed, handles_signal, quiet};
 pub(crate) use scratch::Scratch;
 pub(crate) use skip::{report_skip, require, take_skipped};

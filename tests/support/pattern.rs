@@ -48,7 +48,13 @@ pub(crate) fn first_difference(left: &[u8], right: &[u8]) -> Option<usize> {
 #[track_caller]
 pub(crate) fn assert_file(path: &Path, want: &[u8]) {
     let have = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    if let Some(at) = first_difference(&have, want) {
+    assert_bytes(path, &have, want);
+}
+
+/// What a file holds is what it should hold.
+#[track_caller]
+pub(crate) fn assert_bytes(path: &Path, have: &[u8], want: &[u8]) {
+    if let Some(at) = first_difference(have, want) {
         panic!("{}: {} bytes, want {}; first difference at byte {at}", path.display(), have.len(), want.len());
     }
 }

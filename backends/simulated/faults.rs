@@ -1,0 +1,402 @@
+//! Faults: what goes wrong, and when.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::crash::Crash;
+use super::latency::Latency;
+use crate::completion::Errno;
+use crate::request::OpKind;
+
+/// One fault of a plan: an effect, and the conditions on which it strikes. All of them must hold.
+///
+/// Made by what it does, then narrowed down. A request is first compared with what the fault is about (the kind of request,
+/// [`path`](Self::path), [`range`](Self::range), [`when`](Self::when)); of those that match, the counters ([`nth`](Self::nth),
+/// [`every`](Self::every), [`after`](Self::after), [`times`](Self::times)) pick some, and [`probability`](Self::probability)
+/// some of these. Without conditions it strikes each request that it can concern.
+///
+/// The dice of a fault are its own: another fault in the plan, or another disk, changes nothing about when it strikes.
+///
+/// # Examples
+/// ```
+/// use polyaio::backends::simulated::{Fault, Latency};
+/// use std::time::Duration;
+///
+/// // One read in a hundred fails.
+/// let weak = Fault::error(libc::EIO).reads().probability(0.01);
+/// // The third write to the log is torn off after 512 bytes.
+/// let short = Fault::short_to(512).path("wal.log").nth(3).writes();
+/// // Syncs take their time.
+/// let slow = Fault::delay(Latency::exponential(Duration::from_millis(20))).syncs();
+/// // Writes behind the first mebibyte find the disk full.
+/// let full = Fault::error(libc::ENOSPC).writes().when(|asked| asked.offset.is_some_and(|offset| offset >= 1 << 20));
+/// ```
+#[derive(Clone)]
+#[must_use = "a fault does nothing before it is in a plan"]
+pub struct Fault {
+    pub(super) effect: Effect,
+    pub(super) kinds: Kinds,
+    pub(super) path: Option<PathBuf>,
+    pub(super) range: Option<Range<u64>>,
+    pub(super) when: Option<Arc<When>>,
+    pub(super) nth: Option<u64>,
+    pub(super) every: Option<u64>,
+    pub(super) after: u64,
+    pub(super) times: u64,
+    pub(super) probability: f64,
+}
+
+type When = dyn Fn(&Asked<'_>) -> bool + Send + Sync;
+
+/// What a fault does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Effect {
+    Error { errno: Errno, at_submit: bool },
+    Short(Option<u64>),
+    Delay(Latency),
+    QueueFull,
+    LatentError,
+    BitRot(u32),
+    Misdirected,
+    LostWrite,
+    FailedSync { errno: Errno, cached: bool },
+    PowerLoss(Crash),
+}
+
+/// Which kinds of requests a fault is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kinds {
+    All,
+    Reads,
+    Writes,
+    Syncs,
+    Only(OpKind),
+}
+
+/// A request as a fault sees it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Asked<'a> {
+    /// Its number: requests are counted from 1, each time that they are submitted.
+    pub number: u64,
+    /// What is asked for; [`OpKind::Open`] where a file is opened.
+    pub kind: OpKind,
+    /// The file. Empty where it is not known (a descriptor without a name).
+    pub path: &'a Path,
+    /// Where it begins, in bytes: the end of the file for what is appended, the file's position for what has no offset; the
+    /// new length of [`OpKind::SetLen`]. `None` for what has no place, and where it is not known.
+    pub offset: Option<u64>,
+    /// Bytes to transfer, or of the range.
+    pub length: u64,
+    /// What a part of it has to be a multiple of, in bytes.
+    pub(super) unit: u64,
+}
+
+impl Asked<'_> {
+    /// The bytes that it is about, where it is about some.
+    pub fn range(&self) -> Option<Range<u64>> {
+        let sized = !matches!(self.kind, OpKind::SetLen | OpKind::Open | OpKind::Close) && self.length > 0;
+        self.offset.filter(|_| sized).map(|offset| offset..offset.saturating_add(self.length))
+    }
+}
+
+impl Fault {
+    const fn new(effect: Effect, kinds: Kinds) -> Self {
+        Self {
+            effect,
+            kinds,
+            path: None,
+            range: None,
+            when: None,
+            nth: None,
+            every: None,
+            after: 0,
+            times: u64::MAX,
+            probability: 1.0,
+        }
+    }
+
+    // ----- effects ----------------------------------------------------------------------------------------------------
+
+    /// Nothing is done, and the request completes with this error number, such as `libc::EIO`; with
+    /// [`at_submit`](Self::at_submit) it is refused where it is submitted. Concerns every request, and opening where
+    /// [`kind`](Self::kind) says [`OpKind::Open`].
+    ///
+    /// `EINTR` is refused when the plan is built: the engine would repeat the request for ever.
+    pub const fn error(errno: i32) -> Self {
+        Self::new(Effect::Error { errno: Errno(errno), at_submit: false }, Kinds::All)
+    }
+
+    /// The error is the answer to the submission, as `io_submit(2)` refuses a request, and not a completion.
+    pub const fn at_submit(mut self) -> Self {
+        if let Effect::Error { at_submit, .. } = &mut self.effect {
+            *at_submit = true;
+        }
+        self
+    }
+
+    /// A transfer stops somewhere before its end: after at least one byte, and at a multiple of the alignment of a direct file.
+    /// Transfers that are too short for that are not concerned.
+    pub const fn short() -> Self {
+        Self::new(Effect::Short(None), Kinds::All)
+    }
+
+    /// The same, after so many bytes (rounded down to the alignment). Those that are not longer are not concerned.
+    pub const fn short_to(bytes: u64) -> Self {
+        Self::new(Effect::Short(Some(bytes)), Kinds::All)
+    }
+
+    /// It takes longer by this.
+    pub const fn delay(by: Latency) -> Self {
+        Self::new(Effect::Delay(by), Kinds::All)
+    }
+
+    /// It stands still for so long.
+    pub const fn stall(time: Duration) -> Self {
+        Self::delay(Latency::fixed(time))
+    }
+
+    /// There is no room for it now. The engine offers it again once another request has completed; where none is in flight
+    /// that could, others have filled the queue, and the caller is told `EAGAIN` (or another backend serves it).
+    pub const fn queue_full() -> Self {
+        Self::new(Effect::QueueFull, Kinds::All)
+    }
+
+    /// A sector cannot be read any more, until it is written anew as a whole: one in the range of a read (which then fails
+    /// with `EIO`), or one of those that a write has just written. It also fails writes that cover a part of it.
+    pub const fn latent_error() -> Self {
+        Self::new(Effect::LatentError, Kinds::All)
+    }
+
+    /// So many bits of what is stored flip, in the range of a read (before it is read) or of a write (once it is written).
+    /// They stay so until they are written anew.
+    pub const fn bit_rot(bits: u32) -> Self {
+        Self::new(Effect::BitRot(bits), Kinds::All)
+    }
+
+    /// A transfer goes to another place of the same file, a number of sectors away: a read answers what is stored there, a
+    /// write overwrites that, and leaves its own place as it was. It reports success. Not where the file has no other place
+    /// of that size.
+    pub const fn misdirected() -> Self {
+        Self::new(Effect::Misdirected, Kinds::All)
+    }
+
+    /// A write reports success and has written nothing.
+    pub const fn lost_write() -> Self {
+        Self::new(Effect::LostWrite, Kinds::Writes)
+    }
+
+    /// A sync fails with this error number, and what it should have made durable is gone: reads see again what was durable
+    /// before. The next sync knows nothing of it.
+    pub const fn failed_sync(errno: i32) -> Self {
+        Self::new(Effect::FailedSync { errno: Errno(errno), cached: false }, Kinds::Syncs)
+    }
+
+    /// The same, but reads still see the new data, as from a page cache that takes its pages for clean. The disk never gets
+    /// it, and the next sync succeeds: that is how ext4 and XFS behave.
+    pub const fn cached(mut self) -> Self {
+        if let Effect::FailedSync { cached, .. } = &mut self.effect {
+            *cached = true;
+        }
+        self
+    }
+
+    /// The power fails when the request is submitted, before it is served: as
+    /// [`SimulatedDisk::crash`](super::SimulatedDisk::crash). The request is in flight by then.
+    pub const fn power_loss(mode: Crash) -> Self {
+        Self::new(Effect::PowerLoss(mode), Kinds::All)
+    }
+
+    // ----- conditions -------------------------------------------------------------------------------------------------
+
+    /// Reads only.
+    pub const fn reads(mut self) -> Self {
+        self.kinds = Kinds::Reads;
+        self
+    }
+
+    /// Writes only.
+    pub const fn writes(mut self) -> Self {
+        self.kinds = Kinds::Writes;
+        self
+    }
+
+    /// `sync_all` and `sync_data` only.
+    pub const fn syncs(mut self) -> Self {
+        self.kinds = Kinds::Syncs;
+        self
+    }
+
+    /// Requests of this kind only.
+    pub const fn kind(mut self, kind: OpKind) -> Self {
+        self.kinds = Kinds::Only(kind);
+        self
+    }
+
+    /// This file only, or the files below this directory.
+    pub fn path(mut self, path: impl AsRef<Path>) -> Self {
+        self.path = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// Requests that touch this range of the file, in bytes. What is damaged lies within it.
+    pub const fn range(mut self, range: Range<u64>) -> Self {
+        self.range = Some(range);
+        self
+    }
+
+    /// Requests for which this holds. It is called under the disk's lock, and must not use the disk.
+    pub fn when(mut self, condition: impl Fn(&Asked<'_>) -> bool + Send + Sync + 'static) -> Self {
+        self.when = Some(Arc::new(condition));
+        self
+    }
+
+    /// The n-th of those that match, counted from 1, and no other.
+    pub const fn nth(mut self, n: u64) -> Self {
+        self.nth = Some(n);
+        self
+    }
+
+    /// Every n-th of those that match.
+    pub const fn every(mut self, n: u64) -> Self {
+        self.every = Some(n);
+        self
+    }
+
+    /// Not the first `n` of those that match.
+    pub const fn after(mut self, n: u64) -> Self {
+        self.after = n;
+        self
+    }
+
+    /// At most so often.
+    pub const fn times(mut self, n: u64) -> Self {
+        self.times = n;
+        self
+    }
+
+    /// With this probability, from 0 (never) to 1 (always).
+    pub const fn probability(mut self, probability: f64) -> Self {
+        self.probability = probability;
+        self
+    }
+
+    // ----- what becomes of it -----------------------------------------------------------------------------------------
+
+    /// What is wrong with it, in words for who has written the plan.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let what = self.effect.name();
+        let wrong = |why: String| Err(format!("a fault of the plan ({what}): {why}"));
+        if !(0.0..=1.0).contains(&self.probability) {
+            return wrong(format!("its probability is {}: it must be from 0 to 1", self.probability));
+        }
+        if self.nth == Some(0) || self.every == Some(0) {
+            return wrong("requests are counted from 1".to_owned());
+        }
+        if self.range.as_ref().is_some_and(Range::is_empty) {
+            return wrong("its range is empty".to_owned());
+        }
+        match self.effect {
+            Effect::Error { errno, .. } | Effect::FailedSync { errno, .. } if !(1..4096).contains(&errno.0) => {
+                wrong(format!("{} is no error number", errno.0))
+            }
+            Effect::Error { errno: Errno(libc::EINTR), .. } | Effect::FailedSync { errno: Errno(libc::EINTR), .. } => {
+                wrong("EINTR is never seen: the engine would repeat the request for ever".to_owned())
+            }
+            Effect::Short(Some(0)) => wrong("a short transfer has at least one byte".to_owned()),
+            Effect::BitRot(0) => wrong("no bit would flip".to_owned()),
+            Effect::LostWrite if !self.kinds.may_be(OpKind::Write) => wrong("it concerns writes only".to_owned()),
+            Effect::FailedSync { .. }
+                if !self.kinds.may_be(OpKind::SyncAll) && !self.kinds.may_be(OpKind::SyncData) =>
+            {
+                wrong("it concerns syncs only".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether it is about such a request at all.
+    pub(super) fn matches(&self, asked: &Asked<'_>) -> bool {
+        self.effect.concerns(asked)
+            && self.kinds.contain(asked.kind)
+            && self.path.as_ref().is_none_or(|path| asked.path.starts_with(path))
+            && self.range.as_ref().is_none_or(|range| {
+                asked.range().is_some_and(|asked| asked.start < range.end && range.start < asked.end)
+            })
+            && self.when.as_ref().is_none_or(|when| when(asked))
+    }
+}
+
+impl Kinds {
+    fn contain(self, kind: OpKind) -> bool {
+        match self {
+            // To be opened is not what "every request" means.
+            Self::All => kind != OpKind::Open,
+            _ => self.may_be(kind),
+        }
+    }
+
+    fn may_be(self, kind: OpKind) -> bool {
+        match self {
+            Self::All => true,
+            Self::Reads => kind == OpKind::Read,
+            Self::Writes => kind == OpKind::Write,
+            Self::Syncs => matches!(kind, OpKind::SyncAll | OpKind::SyncData),
+            Self::Only(only) => kind == only,
+        }
+    }
+}
+
+impl Effect {
+    /// What traces call it.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Error { at_submit: false, .. } => "error",
+            Self::Error { at_submit: true, .. } => "error-at-submit",
+            Self::Short(_) => "short",
+            Self::Delay(_) => "delay",
+            Self::QueueFull => "queue-full",
+            Self::LatentError => "latent-error",
+            Self::BitRot(_) => "bit-rot",
+            Self::Misdirected => "misdirected",
+            Self::LostWrite => "lost-write",
+            Self::FailedSync { cached: false, .. } => "failed-sync",
+            Self::FailedSync { cached: true, .. } => "failed-sync-cached",
+            Self::PowerLoss(_) => "power-loss",
+        }
+    }
+
+    /// Whether it could be done to such a request.
+    fn concerns(&self, asked: &Asked<'_>) -> bool {
+        let transfers = asked.kind.is_transfer() && asked.length > 0;
+        match self {
+            Self::Error { .. } => true,
+            Self::Delay(_) | Self::QueueFull | Self::PowerLoss(_) => asked.kind != OpKind::Open,
+            Self::Short(None) => transfers && asked.length > asked.unit,
+            Self::Short(Some(bytes)) => transfers && asked.length > *bytes && *bytes >= asked.unit,
+            Self::LatentError | Self::BitRot(_) | Self::Misdirected => transfers,
+            Self::LostWrite => transfers && asked.kind == OpKind::Write,
+            Self::FailedSync { .. } => matches!(asked.kind, OpKind::SyncAll | OpKind::SyncData),
+        }
+    }
+}
+
+impl fmt::Debug for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fault")
+            .field("effect", &self.effect)
+            .field("kinds", &self.kinds)
+            .field("path", &self.path)
+            .field("range", &self.range)
+            .field("when", &self.when.is_some())
+            .field("nth", &self.nth)
+            .field("every", &self.every)
+            .field("after", &self.after)
+            .field("times", &self.times)
+            .field("probability", &self.probability)
+            .finish()
+    }
+}
