@@ -8,12 +8,14 @@ use std::path::PathBuf;
 
 use crate::completion::Errno;
 
+mod advice;
+
 /// Why an engine or a file could not be made or used. Each kind says what the caller can do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused to open the file; the error number tells why.
-    #[error("cannot open {}: {source}", path.display())]
+    /// The operating system refused to open the file; the error number tells why, and the text what to do.
+    #[error("cannot open {}: {source}{}", path.display(), after_colon(advice::on_opening(source)))]
     Open {
         /// The file.
         path: PathBuf,
@@ -111,9 +113,41 @@ impl Error {
         }
     }
 
+    /// An error of an operation, in words for who has to do something about it: what happened, and what to do.
+    ///
+    /// Errors of operations are the operating system's, with its number and its words: `Bad file descriptor (os error 9)`.
+    /// This adds what such a number usually means here. An error that is one of this crate's says so by itself, and is told
+    /// as it is.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("greeting");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// use polyaio::{BufResult, Engine, Error, OpenOptions};
+    /// let engine = Engine::new()?;
+    /// let file = OpenOptions::new().read(true).open(&engine, &path)?;
+    /// let BufResult(written, _) = file.write_at("HELLO", 0).wait();
+    /// let error = written.unwrap_err();
+    /// assert!(Error::explain(&error).contains("was not opened for this"));
+    /// # Ok(()) }
+    /// ```
+    pub fn explain(error: &io::Error) -> String {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<Self>()) {
+            Some(own) => own.to_string(),
+            None => format!("{error}{}", after_colon(advice::on_operating(error))),
+        }
+    }
+
     pub(crate) fn system(what: &'static str) -> Self {
         Self::System { what, source: io::Error::last_os_error() }
     }
+}
+
+/// What follows a sentence, where there is something.
+fn after_colon(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(": {text}") }
 }
 
 /// A remark on a name that other builds of the crate know.
