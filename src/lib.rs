@@ -118,7 +118,19 @@ pub mod ops {
     pub use crate::op::{ReadExactVectored, ReadVectored, WriteAllVectored, WriteVectored};
 }
 
-/// The examples of the README, as tests.
+/// The examples of the README and of the documents, as tests. `tests/documented.rs` checks that none is missing.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+mod documents {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/choosing-a-backend.md")]
+    struct ChoosingABackend;
+    #[doc = include_str!("../docs/containers.md")]
+    struct Containers;
+    #[doc = include_str!("../docs/design.md")]
+    struct Design;
+    #[doc = include_str!("../docs/direct-io.md")]
+    struct DirectIo;
+    #[doc = include_str!("../docs/fallback.md")]
+    struct Fallback;
+}

@@ -228,3 +228,27 @@ fn what_columns_cannot_do_is_said() {
     let why = refused(&columns(&["read"], dir.path()), 1);
     assert!(why.lines().count() == 1, "{why}");
 }
+
+/// The commands that the README shows, as they stand there, on files of our own.
+#[test]
+fn what_the_readme_says_runs() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md")).expect("it is there");
+    let dir = disk();
+    let mut lines = readme.lines().skip_while(|line| *line != "cd examples/clients").skip(1).peekable();
+    assert!(lines.peek().is_some(), "the README shows no commands");
+    for line in lines.take_while(|line| *line != "```") {
+        let command = line.strip_prefix("cargo run --bin ").expect("it runs a program");
+        let (program, arguments) = command.split_once(" -- ").expect("arguments");
+        let program = match program {
+            "database" => env!("CARGO_BIN_EXE_database"),
+            "columns" => env!("CARGO_BIN_EXE_columns"),
+            other => panic!("there is no {other}"),
+        };
+        let here = format!("{}/", dir.path().display());
+        let arguments = arguments.replace("/var/tmp/", &here);
+        let mut command = Command::new(program);
+        command.args(arguments.split(' ')).env_remove("POLYAIO_BACKEND").env_remove("POLYAIO_STRICT");
+        let output = command.output().expect("it was built with this test");
+        println!("{line}\n{}", printed(&output));
+    }
+}
