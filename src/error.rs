@@ -11,6 +11,20 @@ use crate::completion::Errno;
 mod advice;
 
 /// Why an engine or a file could not be made or used. Each kind says what the caller can do.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("data");
+/// use polyaio::{Engine, Error, OpenOptions};
+/// match OpenOptions::new().read(true).open(&Engine::new()?, &path) {
+///     Ok(_) => println!("it is there"),
+///     Err(error @ Error::Open { .. }) if error.kind() == std::io::ErrorKind::NotFound => println!("{error}"),
+///     Err(other) => return Err(other.into()),
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -91,6 +105,15 @@ pub enum Error {
 
 impl Error {
     /// The operating system's error number behind it, where there is one.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = polyaio::Engine::new()?;
+    /// let error = polyaio::OpenOptions::new().read(true).open(&engine, "/no/such/file").unwrap_err();
+    /// assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    /// # Ok(()) }
+    /// ```
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {
             Self::Open { source, .. } | Self::System { source, .. } => source.raw_os_error(),
@@ -185,11 +208,35 @@ impl<T, B> BufResult<T, B> {
     ///
     /// # Errors
     /// The operation's own.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let (n, buf) = file.read_at(vec![0; 5], 0).wait().into_result()?;
+    /// assert_eq!(&buf[..n], b"hello");
+    /// # Ok(()) }
+    /// ```
     pub fn into_result(self) -> io::Result<(T, B)> {
         self.0.map(|value| (value, self.1))
     }
 
     /// Changes the value, not the buffer's.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let result = file.read_at(vec![0; 5], 0).wait().map(|n| n == 5);
+    /// assert!(result.0?);
+    /// # Ok(()) }
+    /// ```
     pub fn map<U>(self, f: impl FnOnce(T) -> U) -> BufResult<U, B> {
         BufResult(self.0.map(f), self.1)
     }

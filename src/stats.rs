@@ -135,6 +135,18 @@ pub struct NotificationStats {
 
 impl Stats {
     /// Requests completed per backend (`stream-workers` among them), and `inline` for those that completed in the caller; only what is not 0.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// file.sync_all().wait()?;
+    /// println!("{:?}", engine.stats().served_by());
+    /// # Ok(()) }
+    /// ```
     pub fn served_by(&self) -> Vec<(&'static str, u64)> {
         let backends = self.backends.iter().map(|backend| (backend.name, backend.requests));
         let inline = std::iter::once(("inline", self.inline.requests + self.streams.requests));
@@ -147,6 +159,18 @@ impl Stats {
     }
 
     /// All fallbacks together.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// assert_eq!(engine.stats().total_fallbacks(), engine.stats().fallbacks.iter().map(|(_, count)| count).sum::<u64>());
+    /// # drop(file);
+    /// # Ok(()) }
+    /// ```
     pub fn total_fallbacks(&self) -> u64 {
         self.fallbacks.iter().map(|(_, count)| count).sum()
     }

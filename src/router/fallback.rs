@@ -7,6 +7,21 @@ use std::fmt;
 use crate::completion::Errno;
 
 /// Why something was served otherwise than by the first choice. Counted per engine.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// use polyaio::Reason;
+/// let before = engine.stats().fallback(Reason::Misaligned);
+/// file.read_at(vec![0; 5], 7).wait().0?;
+/// assert_eq!(engine.stats().fallback(Reason::Misaligned), before, "this file wants no alignment");
+/// assert_eq!(Reason::Misaligned.as_str(), "misaligned");
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[repr(u8)]
