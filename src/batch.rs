@@ -281,6 +281,21 @@ impl<R> Batch<R> {
     }
 
     /// All results that were not given out, in the order in which their operations were pushed. Submits what was pushed.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let mut batch = engine.batch();
+    /// for place in [7, 0] {
+    ///     batch.push(file.read_exact_at(vec![0; 5], place), |result| result.1);
+    /// }
+    /// assert_eq!(engine.block_on(batch.all()), [b"world", b"hello"], "in the order of the pushes");
+    /// # Ok(()) }
+    /// ```
     pub fn all(&mut self) -> impl Future<Output = Vec<R>> + '_ {
         std::future::poll_fn(|context| self.poll_all(context))
     }

@@ -108,6 +108,15 @@ enum Own {
 }
 
 /// The state of one backend of an engine.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let engine = polyaio::Engine::new()?;
+/// let pool = engine.backends().into_iter().find(|backend| backend.name == "thread-pool").ok_or("always there")?;
+/// assert!(pool.started && pool.capabilities.is_some());
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct BackendStatus {

@@ -173,6 +173,21 @@ impl<T: Operation> Op<T> {
     ///
     /// An operation that waits for its turn (an append behind others) is `Cancelled` at once, but comes back only when its
     /// turn comes. A close that was sent is `Running`. In the child of a fork the answer is `Unknown`. Never blocks.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (engine, (reader, writer)) = (polyaio::Engine::new()?, std::io::pipe()?);
+    /// # let (reader, writer) = (engine.adopt(reader.into())?, engine.adopt(writer.into())?);
+    /// use polyaio::{BufResult, backend::CancelOutcome};
+    /// let mut read = reader.read(vec![0; 16]);
+    /// assert!(read.wait_timeout(std::time::Duration::from_millis(1)).is_none(), "nothing was written");
+    /// assert_eq!(read.cancel(), CancelOutcome::Cancelled);
+    /// let BufResult(result, buf) = read.wait();
+    /// assert_eq!((result.unwrap_err().raw_os_error(), buf.len()), (Some(libc::ECANCELED), 16));
+    /// # drop(writer);
+    /// # Ok(()) }
+    /// ```
     pub fn cancel(&mut self) -> CancelOutcome {
         match mem::replace(&mut self.stage, Stage::Over) {
             // A part has happened, and the rest is in line for a slot.

@@ -83,6 +83,15 @@ impl Metadata {
     }
 
     /// Whether it is a directory.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// let file = polyaio::OpenOptions::new().read(true).open(&engine, dir.path())?;
+    /// assert!(file.metadata().wait()?.is_dir());
+    /// # Ok(()) }
+    /// ```
     pub fn is_dir(&self) -> bool {
         self.mode & TYPE == DIRECTORY
     }

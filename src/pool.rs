@@ -299,6 +299,16 @@ impl PooledBuf {
     ///
     /// # Panics
     /// Panics if `len` is more than the [`capacity`](Self::capacity).
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut buf = polyaio::BufPool::new(1, 4096, 512).get().ok_or("there is one")?;
+    /// buf.set_len(100);
+    /// buf[..5].copy_from_slice(b"hello");
+    /// assert_eq!((buf.len(), buf.capacity()), (100, 4096));
+    /// # Ok(()) }
+    /// ```
     pub fn set_len(&mut self, len: usize) {
         assert!(len <= self.capacity(), "a length of {len} in a buffer of {} bytes", self.capacity());
         self.len = len;
@@ -320,6 +330,15 @@ impl PooledBuf {
     }
 
     /// Appends as much of `data` as fits; returns how much that was.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut buf = polyaio::BufPool::new(1, 8, 8).get().ok_or("there is one")?;
+    /// buf.append(b"hello");
+    /// assert_eq!(&buf[..], b"hello");
+    /// # Ok(()) }
+    /// ```
     pub fn append(&mut self, data: &[u8]) -> usize {
         let n = data.len().min(self.capacity() - self.len);
         let begin = self.len;

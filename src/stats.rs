@@ -101,6 +101,23 @@ impl Counters {
 /// A snapshot of an engine's counters since its start; made by [`Engine::stats`](crate::Engine::stats).
 ///
 /// The counters are read one after the other: while requests are in flight they may disagree by those.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// file.write_all_at("HELLO", 0).wait().0?;
+/// let stats = engine.stats();
+/// for backend in &stats.backends {
+///     println!("{}: {} requests, {} bytes, {} errors", backend.name, backend.requests, backend.bytes, backend.errors);
+/// }
+/// println!("in the caller: {}, fallbacks: {}", stats.inline.requests, stats.total_fallbacks());
+/// assert_eq!(stats.anomalies, Default::default(), "nothing misbehaves");
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

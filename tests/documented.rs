@@ -256,3 +256,43 @@ fn every_method_of_files_has_an_example() {
     }
     assert!(count > 30, "{count} methods: they were not found");
 }
+
+/// All files of Rust below a folder.
+fn sources(dir: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(dir).expect("a folder of sources").flatten().map(|entry| entry.path());
+    let (dirs, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+    let files = files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    files.chain(dirs.iter().flat_map(|dir| sources(dir))).collect()
+}
+
+/// The sections of what is said of an item stand in the same order everywhere.
+#[test]
+fn the_sections_of_the_documentation_are_in_order() {
+    const ORDER: [&str; 7] = ["Errors", "Safety", "Panics", "Cancel safety", "Platform", "References", "Examples"];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut count = 0;
+    for path in ["src", "backends"].iter().flat_map(|dir| sources(&root.join(dir))) {
+        let source = std::fs::read_to_string(&path).expect("a source");
+        let (mut last, mut code) = (0, false);
+        for (number, line) in source.lines().map(str::trim_start).enumerate() {
+            let Some(text) = line.strip_prefix("///").map(str::trim_start) else {
+                (last, code) = (0, false);
+                continue;
+            };
+            code ^= text.starts_with("```");
+            let section = text.strip_prefix("# ").filter(|_| !code);
+            if let Some(place) = section.and_then(|section| ORDER.iter().position(|known| *known == section)) {
+                assert!(
+                    place >= last,
+                    "{}:{}: `{}` stands after `{}`",
+                    path.display(),
+                    number + 1,
+                    ORDER[place],
+                    ORDER[last]
+                );
+                (last, count) = (place, count + 1);
+            }
+        }
+    }
+    assert!(count > 100, "{count} sections: they were not found");
+}

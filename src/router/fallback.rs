@@ -101,6 +101,22 @@ impl fmt::Display for Reason {
 
 /// A set of [`Reason`]s: what one request went through. Displayed, they stand in the order of declaration:
 /// `would-block, remembered`.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// use polyaio::Reason;
+/// let (_, trace) = file.len().traced().wait();
+/// assert!(trace.fallbacks.is_empty() && !trace.fallbacks.contains(Reason::WouldBlock));
+/// for reason in trace.fallbacks.iter() {
+///     println!("{reason}");
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Reasons(u16);
 
