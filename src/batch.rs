@@ -160,6 +160,22 @@ impl<R> Batch<R> {
 
     /// Adds an operation, and what makes a result of its output. Returns its number, counted from 0. Nothing is submitted
     /// yet.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let mut batch = engine.batch();
+    /// // Different operations, one kind of result.
+    /// batch.push(file.len(), |len| len.map(|len| len as usize));
+    /// batch.push(file.read_at(vec![0; 5], 7), |read| read.0);
+    /// let results: Result<Vec<_>, _> = engine.block_on(batch.all()).into_iter().collect();
+    /// assert_eq!(results?, [12, 5]);
+    /// # Ok(()) }
+    /// ```
     pub fn push<T: Operation>(&mut self, operation: Op<T>, map: impl FnOnce(T::Output) -> R + Send + 'static) -> usize
     where
         R: 'static,
@@ -184,6 +200,23 @@ impl<R> Batch<R> {
     }
 
     /// Submits what was pushed, all of it at once, and does not wait.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let mut batch = engine.batch();
+    /// batch.push(file.write_all_at("HELLO", 0), |result| result.0);
+    /// batch.submit();                     // it is on its way
+    /// let mut sum = 0;                    // while this thread does something else
+    /// for number in 0..1000 { sum += number; }
+    /// for written in engine.block_on(batch.all()) { written?; }
+    /// # assert_eq!(sum, 499_500);
+    /// # Ok(()) }
+    /// ```
     pub fn submit(&mut self) {
         let end = self.first + self.entries.len();
         if self.fresh == end {
@@ -201,18 +234,68 @@ impl<R> Batch<R> {
     }
 
     /// The next result with its operation's number; `None` when all were given out. Submits what was pushed.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let mut batch = engine.batch();
+    /// for place in [0, 7] {
+    ///     batch.push(file.read_exact_at(vec![0; 5], place), |result| result.1);
+    /// }
+    /// engine.block_on(async {
+    ///     while let Some((number, word)) = batch.next().await {
+    ///         assert_eq!(word, [b"hello", b"world"][number]);
+    ///     }
+    /// });
+    /// # Ok(()) }
+    /// ```
     #[allow(clippy::should_implement_trait, reason = "it is asynchronous, as that of a stream")]
     pub fn next(&mut self) -> impl Future<Output = Option<(usize, R)>> + '_ {
         std::future::poll_fn(|context| self.poll_next(context))
     }
 
     /// The same, for code without an executor: waits on this thread, collecting completions meanwhile.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let mut batch = engine.batch();
+    /// batch.push(file.read_exact_at(vec![0; 5], 0), |result| result.1);
+    /// batch.push(file.read_exact_at(vec![0; 5], 7), |result| result.1);
+    /// while let Some((number, word)) = batch.wait_next() {
+    ///     println!("{number}: {}", String::from_utf8_lossy(&word));
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn wait_next(&mut self) -> Option<(usize, R)> {
         let core = self.core.clone();
         driver::block_on(&core, self.next())
     }
 
     /// All results that were not given out, in the order in which their operations were pushed. Submits what was pushed.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let mut batch = engine.batch();
+    /// for place in [7, 0] {
+    ///     batch.push(file.read_exact_at(vec![0; 5], place), |result| result.1);
+    /// }
+    /// assert_eq!(engine.block_on(batch.all()), [b"world", b"hello"], "in the order of the pushes");
+    /// # Ok(()) }
+    /// ```
     pub fn all(&mut self) -> impl Future<Output = Vec<R>> + '_ {
         std::future::poll_fn(|context| self.poll_all(context))
     }

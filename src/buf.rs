@@ -253,6 +253,14 @@ impl AlignedBuf {
     /// # Panics
     /// Panics if `align` is not a power of two, or if `len` rounded up to it is more than `isize::MAX`. Aborts, as `Vec`
     /// does, when there is no memory.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let buf = polyaio::AlignedBuf::zeroed(8192, 4096);
+    /// assert_eq!((buf.len(), buf.as_ptr() as usize % 4096), (8192, 0));
+    /// # Ok(()) }
+    /// ```
     pub fn zeroed(len: usize, align: usize) -> Self {
         let layout = Layout::from_size_align(len, align).unwrap_or_else(|_| {
             panic!("alignment {align} must be a power of two, and length {len} at most isize::MAX")
@@ -268,6 +276,14 @@ impl AlignedBuf {
     }
 
     /// A copy of `data` whose address is a multiple of `align` bytes. Panics as [`zeroed`](Self::zeroed).
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let buf = polyaio::AlignedBuf::copy_from(b"hello", 512);
+    /// assert_eq!(&buf[..], b"hello");
+    /// # Ok(()) }
+    /// ```
     pub fn copy_from(data: &[u8], align: usize) -> Self {
         let mut buffer = Self::zeroed(data.len(), align);
         buffer.copy_from_slice(data);

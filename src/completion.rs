@@ -25,6 +25,16 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 pub type Outcome = Result<u64, Errno>;
 
 /// An operating system error number, such as `libc::EINVAL`.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let errno = polyaio::Errno(libc::EAGAIN);
+/// let error = std::io::Error::from_raw_os_error(errno.0);
+/// assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+/// assert!(errno.to_string().contains("temporarily unavailable"));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Errno(pub i32);
 

@@ -72,6 +72,22 @@ struct Inner {
 }
 
 /// Settings of an [`Engine`].
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use polyaio::{Engine, Policy};
+/// let engine = Engine::builder()
+///     .policy(Policy::Prefer(vec!["thread-pool".into()]))
+///     .strict(false)
+///     .queue_depth(64)  // requests that a backend has at the most
+///     .threads(4)       // workers at the most
+///     .capacity(10_000) // operations at the most; others wait in line
+///     .slow_submit(std::time::Duration::from_micros(200))
+///     .build()?;
+/// assert_eq!(engine.backends().last().map(|backend| backend.name), Some("thread-pool"));
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 #[must_use = "nothing starts before `build`"]
 pub struct EngineBuilder {
@@ -92,6 +108,15 @@ enum Own {
 }
 
 /// The state of one backend of an engine.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let engine = polyaio::Engine::new()?;
+/// let pool = engine.backends().into_iter().find(|backend| backend.name == "thread-pool").ok_or("always there")?;
+/// assert!(pool.started && pool.capabilities.is_some());
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct BackendStatus {
@@ -139,6 +164,19 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::System`] with `EBADF` for a descriptor opened with `O_PATH`; [`Error::EngineClosed`], [`Error::Forked`].
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = polyaio::Engine::new()?;
+    /// use polyaio::BufResult;
+    /// let (reader, writer) = std::io::pipe()?;
+    /// let (reader, writer) = (engine.adopt(reader.into())?, engine.adopt(writer.into())?);
+    /// writer.write_all("ping").wait().0?;
+    /// let BufResult(n, buf) = reader.read(vec![0; 16]).wait();
+    /// assert_eq!(&buf[..n?], b"ping");
+    /// # Ok(()) }
+    /// ```
     pub fn adopt(&self, fd: OwnedFd) -> Result<File, Error> {
         self.core().check()?;
         let file = OpenFile::adopt(self.core().clone(), fd, None, None)?;
@@ -161,6 +199,22 @@ impl Engine {
     ///
     /// Other futures may be mixed in: any waker ends the sleep. Do not block the thread inside the future with another
     /// executor's `block_on`, which knows nothing of this engine; [`Op::wait`](crate::Op::wait) is fine.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// use polyaio::BufResult;
+    /// let text = engine.block_on(async {
+    ///     let BufResult(n, buf) = file.read_at(vec![0; 100], 0).await;
+    ///     n.map(|n| buf[..n].to_vec())
+    /// })?;
+    /// assert_eq!(text, b"hello, world");
+    /// # Ok(()) }
+    /// ```
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         driver::block_on(self.core(), future)
     }
@@ -272,6 +326,25 @@ impl Engine {
     }
 
     /// What was done so far, counted.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// file.sync_data().wait()?;
+    /// let stats = engine.stats();
+    /// for (name, requests) in stats.served_by() {
+    ///     println!("{name} has served {requests}");
+    /// }
+    /// for (reason, count) in &stats.fallbacks {
+    ///     println!("{count} times something else was asked: {reason}");
+    /// }
+    /// assert_eq!(stats.served_by().iter().map(|(_, requests)| requests).sum::<u64>(), 1);
+    /// # Ok(()) }
+    /// ```
     pub fn stats(&self) -> Stats {
         let core = self.core();
         let counters = &core.counters;
@@ -325,6 +398,19 @@ impl Engine {
     ///
     /// # Cancel safety
     /// The shutdown begins with the call and goes on if the future is dropped.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let other = engine.clone();
+    /// other.block_on(engine.shutdown());
+    /// assert!(file.sync_all().wait().is_err(), "its engine has ended");
+    /// # Ok(()) }
+    /// ```
     pub fn shutdown(self) -> Shutdown {
         let core = self.core().clone();
         // Closed here and now: the drop of `self` below must not do it, and wait.
@@ -419,6 +505,24 @@ impl EngineBuilder {
     }
 
     /// Adds a backend made elsewhere. It is asked first to open files, and serves other files where the policy names it.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// use std::sync::Arc;
+    /// use polyaio::{Engine, OpenOptions, Policy, backends::noop::Noop};
+    /// // What does the crate itself cost? This one completes everything, and does nothing.
+    /// let policy = Policy::Prefer(vec!["noop".into()]);
+    /// let engine = Engine::builder().backend(Arc::new(Noop)).policy(policy).build()?;
+    /// let file = OpenOptions::new().write(true).open(&engine, &path)?;
+    /// assert_eq!(file.write_at("HELLO", 0).wait().0?, 5);
+    /// assert_eq!(std::fs::read(&path)?, b"hello, world");
+    /// # Ok(()) }
+    /// ```
     pub fn backend(mut self, backend: Arc<dyn Backend>) -> Self {
         self.own.push(Own::Whole(backend));
         self

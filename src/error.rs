@@ -8,12 +8,28 @@ use std::path::PathBuf;
 
 use crate::completion::Errno;
 
+mod advice;
+
 /// Why an engine or a file could not be made or used. Each kind says what the caller can do.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("data");
+/// use polyaio::{Engine, Error, OpenOptions};
+/// match OpenOptions::new().read(true).open(&Engine::new()?, &path) {
+///     Ok(_) => println!("it is there"),
+///     Err(error @ Error::Open { .. }) if error.kind() == std::io::ErrorKind::NotFound => println!("{error}"),
+///     Err(other) => return Err(other.into()),
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused to open the file; the error number tells why.
-    #[error("cannot open {}: {source}", path.display())]
+    /// The operating system refused to open the file; the error number tells why, and the text what to do.
+    #[error("cannot open {}: {source}{}", path.display(), after_colon(advice::on_opening(source)))]
     Open {
         /// The file.
         path: PathBuf,
@@ -89,6 +105,15 @@ pub enum Error {
 
 impl Error {
     /// The operating system's error number behind it, where there is one.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = polyaio::Engine::new()?;
+    /// let error = polyaio::OpenOptions::new().read(true).open(&engine, "/no/such/file").unwrap_err();
+    /// assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    /// # Ok(()) }
+    /// ```
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {
             Self::Open { source, .. } | Self::System { source, .. } => source.raw_os_error(),
@@ -111,9 +136,41 @@ impl Error {
         }
     }
 
+    /// An error of an operation, in words for who has to do something about it: what happened, and what to do.
+    ///
+    /// Errors of operations are the operating system's, with its number and its words: `Bad file descriptor (os error 9)`.
+    /// This adds what such a number usually means here. An error that is one of this crate's says so by itself, and is told
+    /// as it is.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("greeting");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// use polyaio::{BufResult, Engine, Error, OpenOptions};
+    /// let engine = Engine::new()?;
+    /// let file = OpenOptions::new().read(true).open(&engine, &path)?;
+    /// let BufResult(written, _) = file.write_at("HELLO", 0).wait();
+    /// let error = written.unwrap_err();
+    /// assert!(Error::explain(&error).contains("was not opened for this"));
+    /// # Ok(()) }
+    /// ```
+    pub fn explain(error: &io::Error) -> String {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<Self>()) {
+            Some(own) => own.to_string(),
+            None => format!("{error}{}", after_colon(advice::on_operating(error))),
+        }
+    }
+
     pub(crate) fn system(what: &'static str) -> Self {
         Self::System { what, source: io::Error::last_os_error() }
     }
+}
+
+/// What follows a sentence, where there is something.
+fn after_colon(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(": {text}") }
 }
 
 /// A remark on a name that other builds of the crate know.
@@ -151,11 +208,35 @@ impl<T, B> BufResult<T, B> {
     ///
     /// # Errors
     /// The operation's own.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let (n, buf) = file.read_at(vec![0; 5], 0).wait().into_result()?;
+    /// assert_eq!(&buf[..n], b"hello");
+    /// # Ok(()) }
+    /// ```
     pub fn into_result(self) -> io::Result<(T, B)> {
         self.0.map(|value| (value, self.1))
     }
 
     /// Changes the value, not the buffer's.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let result = file.read_at(vec![0; 5], 0).wait().map(|n| n == 5);
+    /// assert!(result.0?);
+    /// # Ok(()) }
+    /// ```
     pub fn map<U>(self, f: impl FnOnce(T) -> U) -> BufResult<U, B> {
         BufResult(self.0.map(f), self.1)
     }

@@ -5,18 +5,20 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 use crate::batch::{self, Batch};
-use crate::buf::{AlignedBuf, IoBuf, IoBufMut, IoVecBuf, IoVecBufMut};
+use crate::buf::{AlignedBuf, IoBuf, IoBufMut};
 use crate::descriptor::OpenFile;
 use crate::error::BufResult;
 use crate::future::Op;
 use crate::how::At;
 use crate::metadata::Advice;
-use crate::op::{Advise, Control, Len, Read, ReadExact, Ready, Write, WriteAll};
-use crate::op::{ReadExactVectored, ReadVectored, WriteAllVectored, WriteVectored};
+use crate::op::{Advise, Control, Len, Read, ReadExact, Write, WriteAll};
 use crate::refused::Busy;
 use crate::request::OpKind;
 use crate::route::Route;
 use crate::router::facts::{Alignment, Facts};
+
+mod position;
+mod vectored;
 
 /// An open file of an [`Engine`](crate::Engine): a regular file, a block device, or a stream (pipe, socket, terminal ...).
 ///
@@ -34,6 +36,22 @@ use crate::router::facts::{Alignment, Facts};
 /// fail with an error that names the alignment. Within one `File` and its clones, direct and misaligned transfers of the same
 /// page do not disturb each other. Elsewhere (another `File` of the same path, another process) mixing direct and buffered
 /// access is as undefined as open(2) says.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("data");
+/// use polyaio::{BufResult, Engine, OpenOptions};
+/// let engine = Engine::new()?;
+/// let file = OpenOptions::new().read(true).write(true).create(true).open(&engine, &path)?;
+/// file.write_all_at("hello, world", 0).wait().0?;
+/// file.sync_data().wait()?;
+/// let BufResult(n, buf) = file.read_at(vec![0; 100], 7).wait();
+/// assert_eq!(&buf[..n?], b"world");
+/// file.close().wait()?;
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct File {
     inner: Arc<OpenFile>,
@@ -54,8 +72,9 @@ impl File {
     /// move. On a stream `offset` must be 0.
     ///
     /// # Errors
-    /// `EBADF` not open for reading, or closed; `EINVAL` the offset is beyond `i64::MAX`; `ESPIPE` an offset on a stream; `EISDIR` a directory; `EIO` the device failed. Others as
-    /// `pread(2)`.
+    /// `EBADF` not open for reading, or closed; `EINVAL` the offset is beyond `i64::MAX`; `ESPIPE` an offset on a stream;
+    /// `EISDIR` a directory; `EIO` the device failed. Others as `pread(2)`. [`Error::explain`](crate::Error::explain) says what
+    /// to do about each.
     ///
     /// # Cancel safety
     /// The buffer of a dropped read is freed when the kernel is done with it. See [`Op`].
@@ -82,6 +101,20 @@ impl File {
     ///
     /// # Errors
     /// [`Busy`] with the buffer. What is wrong with the read is its result.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// match file.try_read_at(vec![0; 5], 7) {
+    ///     Ok(read) => assert_eq!(read.wait().1, b"world"),
+    ///     Err(busy) => drop(busy.into_inner()), // the buffer
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn try_read_at<B: IoBufMut>(&self, buf: B, offset: u64) -> Result<Op<Read<B>>, Busy<B>> {
         self.read_at(buf, offset).try_start().map_err(|busy| busy.map(|op| op.into_fresh().buffer))
     }
@@ -128,6 +161,20 @@ impl File {
     ///
     /// # Cancel safety
     /// A dropped write that was sent goes on. See [`Op`].
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// use polyaio::BufResult;
+    /// let BufResult(n, text) = file.write_at("HELLO", 0).wait();
+    /// assert_eq!((n?, text), (5, "HELLO"));
+    /// assert_eq!(std::fs::read(&path)?, b"HELLO, world");
+    /// # Ok(()) }
+    /// ```
     pub fn write_at<B: IoBuf>(&self, buf: B, offset: u64) -> Op<Write<B>> {
         self.op(Write { buffer: buf, at: At::offset(offset) })
     }
@@ -137,6 +184,20 @@ impl File {
     ///
     /// # Errors
     /// [`Busy`] with the buffer. What is wrong with the write is its result.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// match file.try_write_at("HELLO", 0) {
+    ///     Ok(write) => assert_eq!(write.wait().0?, 5),
+    ///     Err(busy) => println!("later: {}", busy.into_inner()),
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn try_write_at<B: IoBuf>(&self, buf: B, offset: u64) -> Result<Op<Write<B>>, Busy<B>> {
         self.write_at(buf, offset).try_start().map_err(|busy| busy.map(|op| op.into_fresh().buffer))
     }
@@ -146,6 +207,22 @@ impl File {
     /// # Errors
     /// [`UnexpectedEof`](std::io::ErrorKind::UnexpectedEof) where the file ends before; the bytes that were there are in
     /// the buffer. Others as [`read_at`](Self::read_at).
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// use polyaio::BufResult;
+    /// let BufResult(done, word) = file.read_exact_at(vec![0; 5], 7).wait();
+    /// done?;
+    /// assert_eq!(word, b"world");
+    /// let BufResult(done, _) = file.read_exact_at(vec![0; 100], 7).wait();
+    /// assert_eq!(done.unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
+    /// # Ok(()) }
+    /// ```
     pub fn read_exact_at<B: IoBufMut>(&self, buf: B, offset: u64) -> Op<ReadExact<B>> {
         self.op(ReadExact { buffer: buf, at: At::offset(offset) })
     }
@@ -155,34 +232,20 @@ impl File {
     /// # Errors
     /// As [`write_at`](Self::write_at); a part may have been written. [`WriteZero`](std::io::ErrorKind::WriteZero) where
     /// the file takes nothing more without saying why.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// file.write_all_at(b"everybody".to_vec(), 7).wait().0?;
+    /// assert_eq!(std::fs::read(&path)?, b"hello, everybody");
+    /// # Ok(()) }
+    /// ```
     pub fn write_all_at<B: IoBuf>(&self, buf: B, offset: u64) -> Op<WriteAll<B>> {
         self.op(WriteAll { buffer: buf, at: At::offset(offset) })
-    }
-
-    /// Reads at the position, and moves it: for streams, and for files that are shared with others by their position.
-    ///
-    /// # Errors
-    /// As [`read_at`](Self::read_at); `ECANCELED` the file was closed while the stream was waited for.
-    ///
-    /// # Cancel safety
-    /// A dropped read of a stream loses nothing: it has taken nothing from the stream. From a FIFO or terminal a worker may
-    /// be reading for it (at most as much as was asked for, and 64 KiB); what that reads is kept for the file's next reads,
-    /// and is gone with the file. A dropped read at a file's position may have moved it.
-    pub fn read<B: IoBufMut>(&self, buf: B) -> Op<Read<B>> {
-        self.op(Read { buffer: buf, at: At::position() })
-    }
-
-    /// Writes at the position, and moves it. See [`read`](Self::read).
-    ///
-    /// # Errors
-    /// As [`write_at`](Self::write_at); `ECANCELED` the file was closed while the stream was waited for. On a FIFO or
-    /// terminal a part may have been written all the same.
-    ///
-    /// # Cancel safety
-    /// A dropped write to a stream has written nothing, or (to a FIFO or terminal, where a worker may be writing for it) at
-    /// most 4096 bytes, before the next write's.
-    pub fn write<B: IoBuf>(&self, buf: B) -> Op<Write<B>> {
-        self.op(Write { buffer: buf, at: At::position() })
     }
 
     /// Writes all of the buffer at the end of the file, wherever that is; the position does not move. Appends of one `File`
@@ -202,156 +265,20 @@ impl File {
     ///
     /// # References
     /// pwritev2(2)
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// file.append("!").wait().0?;
+    /// assert_eq!(std::fs::read(&path)?, b"hello, world!");
+    /// # Ok(()) }
+    /// ```
     pub fn append<B: IoBuf>(&self, buf: B) -> Op<WriteAll<B>> {
         self.op(WriteAll { buffer: buf, at: At::end() })
-    }
-
-    /// Reads at the position until the buffer is full.
-    ///
-    /// # Errors
-    /// As [`read_exact_at`](Self::read_exact_at).
-    pub fn read_exact<B: IoBufMut>(&self, buf: B) -> Op<ReadExact<B>> {
-        self.op(ReadExact { buffer: buf, at: At::position() })
-    }
-
-    /// Writes all of the buffer at the position; nobody else's write of this file comes in between.
-    ///
-    /// # Errors
-    /// As [`write_all_at`](Self::write_all_at).
-    pub fn write_all<B: IoBuf>(&self, buf: B) -> Op<WriteAll<B>> {
-        self.op(WriteAll { buffer: buf, at: At::position() })
-    }
-
-    /// Reads from `offset` into several buffers, one after the other, as `preadv(2)`: each is full before the next has
-    /// anything. Returns the number of bytes of all together, which may be less than asked for; 0 at the end of the file.
-    ///
-    /// `buffers` is a `Vec`, an array or a boxed slice of buffers, or whatever implements [`IoVecBufMut`]. Any number will
-    /// do: up to 8 need no allocation. One call of the operating system takes 1024 (`IOV_MAX`), so that more are transferred
-    /// in part; the [looping form](Self::read_exact_vectored_at) goes on. Empty buffers are left out. Direct I/O demands the
-    /// alignment of each buffer.
-    ///
-    /// A backend that takes one buffer at a time (POSIX AIO) is given one after the other.
-    ///
-    /// # Errors
-    /// As [`read_at`](Self::read_at).
-    ///
-    /// # Cancel safety
-    /// As [`read_at`](Self::read_at).
-    ///
-    /// # Examples
-    /// ```
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let dir = tempfile::tempdir()?;
-    /// # let path = dir.path().join("greeting");
-    /// # std::fs::write(&path, "hello, world")?;
-    /// use polyaio::{BufResult, Engine, OpenOptions};
-    /// let engine = Engine::new()?;
-    /// let file = OpenOptions::new().read(true).open(&engine, &path)?;
-    /// let BufResult(n, [head, tail]) = file.read_vectored_at([vec![0; 5], vec![0; 9]], 0).wait();
-    /// assert_eq!((n?, &head[..], &tail[..7]), (12, &b"hello"[..], &b", world"[..]));
-    /// # Ok(()) }
-    /// ```
-    pub fn read_vectored_at<B: IoVecBufMut>(&self, buffers: B, offset: u64) -> Op<ReadVectored<B>> {
-        self.op(ReadVectored { buffers, at: At::offset(offset) })
-    }
-
-    /// Writes several buffers, one after the other, at `offset`, as `pwritev(2)`. Returns the number of bytes, which may be
-    /// less than asked for. See [`read_vectored_at`](Self::read_vectored_at) for what buffers may be, and how many.
-    ///
-    /// # Errors
-    /// As [`write_at`](Self::write_at).
-    ///
-    /// # Cancel safety
-    /// As [`write_at`](Self::write_at).
-    pub fn write_vectored_at<B: IoVecBuf>(&self, buffers: B, offset: u64) -> Op<WriteVectored<B>> {
-        self.op(WriteVectored { buffers, at: At::offset(offset) })
-    }
-
-    /// Reads from `offset` until all of the buffers are full, however many calls of the operating system it takes.
-    ///
-    /// # Errors
-    /// As [`read_exact_at`](Self::read_exact_at).
-    pub fn read_exact_vectored_at<B: IoVecBufMut>(&self, buffers: B, offset: u64) -> Op<ReadExactVectored<B>> {
-        self.op(ReadExactVectored { buffers, at: At::offset(offset) })
-    }
-
-    /// Writes all of the buffers at `offset`, however many calls of the operating system it takes.
-    ///
-    /// # Errors
-    /// As [`write_all_at`](Self::write_all_at).
-    pub fn write_all_vectored_at<B: IoVecBuf>(&self, buffers: B, offset: u64) -> Op<WriteAllVectored<B>> {
-        self.op(WriteAllVectored { buffers, at: At::offset(offset) })
-    }
-
-    /// Reads at the position into several buffers, and moves it, as `readv(2)`; from a socket as `recvmsg(2)`. See
-    /// [`read`](Self::read) and [`read_vectored_at`](Self::read_vectored_at).
-    ///
-    /// # Errors
-    /// As [`read`](Self::read).
-    ///
-    /// # Cancel safety
-    /// As [`read`](Self::read).
-    pub fn read_vectored<B: IoVecBufMut>(&self, buffers: B) -> Op<ReadVectored<B>> {
-        self.op(ReadVectored { buffers, at: At::position() })
-    }
-
-    /// Writes several buffers at the position, and moves it, as `writev(2)`; to a socket as `sendmsg(2)`.
-    ///
-    /// # Errors
-    /// As [`write`](Self::write).
-    pub fn write_vectored<B: IoVecBuf>(&self, buffers: B) -> Op<WriteVectored<B>> {
-        self.op(WriteVectored { buffers, at: At::position() })
-    }
-
-    /// Reads at the position until all of the buffers are full.
-    ///
-    /// # Errors
-    /// As [`read_exact`](Self::read_exact).
-    pub fn read_exact_vectored<B: IoVecBufMut>(&self, buffers: B) -> Op<ReadExactVectored<B>> {
-        self.op(ReadExactVectored { buffers, at: At::position() })
-    }
-
-    /// Writes all of the buffers at the position; nobody else's write of this file comes in between.
-    ///
-    /// # Errors
-    /// As [`write_all`](Self::write_all).
-    pub fn write_all_vectored<B: IoVecBuf>(&self, buffers: B) -> Op<WriteAllVectored<B>> {
-        self.op(WriteAllVectored { buffers, at: At::position() })
-    }
-
-    /// Completes when the next read has something to do: there is data, the stream has ended, or it has failed. Takes
-    /// nothing. It stands in line with the reads of this file, so that those before it have had their share. What has
-    /// offsets is ready at once.
-    ///
-    /// # Errors
-    /// `EBADF` not open for reading, or closed; `EISDIR` a directory; `ECANCELED` the file was closed meanwhile.
-    ///
-    /// # Cancel safety
-    /// Nothing is lost when it is dropped.
-    ///
-    /// # Examples
-    /// ```
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// use std::io::{Read, Write};
-    /// let engine = polyaio::Engine::new()?;
-    /// let (mut reader, mut writer) = std::io::pipe()?;
-    /// let watched = engine.adopt(reader.try_clone()?.into())?;
-    /// writer.write_all(b"ping")?;
-    /// watched.readable().wait()?;
-    /// let mut buffer = [0; 4];
-    /// reader.read_exact(&mut buffer)?;
-    /// # Ok(()) }
-    /// ```
-    pub fn readable(&self) -> Op<Ready> {
-        self.op(Ready { direction: OpKind::Read })
-    }
-
-    /// As [`readable`](Self::readable), for writes: there is room, or nobody reads any more.
-    ///
-    /// # Errors
-    /// As [`readable`](Self::readable); `EBADF` not open for writing.
-    pub fn writable(&self) -> Op<Ready> {
-        self.op(Ready { direction: OpKind::Write })
     }
 
     /// Makes data and metadata durable, as `fsync(2)`: those of every write that was submitted before, also of writes that
@@ -359,6 +286,22 @@ impl File {
     ///
     /// # Errors
     /// `EIO` data could not be written back; it may be lost. `EINVAL` the descriptor knows no sync (a pipe, a socket).
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let (written, synced) = engine.block_on(async {
+    ///     let write = file.write_all_at("HELLO", 0);
+    ///     (write.await.0, file.sync_all().await)
+    /// });
+    /// written?;
+    /// synced?;
+    /// # Ok(()) }
+    /// ```
     pub fn sync_all(&self) -> Op<Control> {
         self.control(OpKind::SyncAll, None, 0)
     }
@@ -367,6 +310,18 @@ impl File {
     ///
     /// # Errors
     /// As [`sync_all`](Self::sync_all).
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// file.write_all_at("HELLO", 0).wait().0?;
+    /// file.sync_data().wait()?;
+    /// # Ok(()) }
+    /// ```
     pub fn sync_data(&self) -> Op<Control> {
         self.control(OpKind::SyncData, None, 0)
     }
@@ -375,6 +330,18 @@ impl File {
     ///
     /// # Errors
     /// `EINVAL` the file is not regular, or not open for writing; `EFBIG`, `ENOSPC`. Others as `ftruncate(2)`.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// file.set_len(5).wait()?;
+    /// assert_eq!(std::fs::read(&path)?, b"hello");
+    /// # Ok(()) }
+    /// ```
     pub fn set_len(&self, len: u64) -> Op<Control> {
         self.control(OpKind::SetLen, Some(len), 0)
     }
@@ -384,6 +351,20 @@ impl File {
     ///
     /// # Errors
     /// `EOPNOTSUPP` the file system cannot; `ENOSPC`; `EINVAL` for a length of 0. Others as `fallocate(2)`.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// match file.allocate(0, 1 << 20).wait() {
+    ///     Ok(()) => assert_eq!(file.len().wait()?, 1 << 20),
+    ///     Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP)),
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn allocate(&self, offset: u64, len: u64) -> Op<Control> {
         self.control(OpKind::Allocate, Some(offset), len)
     }
@@ -404,6 +385,19 @@ impl File {
     ///
     /// # References
     /// sync_file_range(2)
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// file.write_all_at("HELLO", 0).wait().0?;
+    /// file.sync_range(0, 5).wait()?;  // the disk begins now ...
+    /// file.sync_data().wait()?;       // ... and has less to do here
+    /// # Ok(()) }
+    /// ```
     pub fn sync_range(&self, offset: u64, len: u64) -> Op<Control> {
         self.control(OpKind::SyncRange, Some(offset), len)
     }
@@ -420,6 +414,20 @@ impl File {
     ///
     /// # References
     /// fallocate(2), `FALLOC_FL_PUNCH_HOLE`
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// match file.punch_hole(0, 5).wait() {
+    ///     Ok(()) => assert_eq!(std::fs::read(&path)?, b"\0\0\0\0\0, world"),
+    ///     Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP)),
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn punch_hole(&self, offset: u64, len: u64) -> Op<Control> {
         self.control(OpKind::PunchHole, Some(offset), len)
     }
@@ -432,6 +440,17 @@ impl File {
     ///
     /// # Platform
     /// Linux; `EOPNOTSUPP` elsewhere.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// file.advise(0, 0, polyaio::Advice::Sequential).wait()?;
+    /// # Ok(()) }
+    /// ```
     pub fn advise(&self, offset: u64, len: u64, advice: Advice) -> Op<Advise> {
         self.op(Advise { advice, offset, length: len })
     }
@@ -443,6 +462,19 @@ impl File {
     ///
     /// # Platform
     /// `fstat(2)`, without the time of creation, where there is no `statx(2)`: other systems, Linux before 4.11.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let metadata = file.metadata().wait()?;
+    /// assert!(metadata.is_file());
+    /// assert_eq!(metadata.len, 12);
+    /// # Ok(()) }
+    /// ```
     pub fn metadata(&self) -> Op<crate::op::Metadata> {
         self.op(crate::op::Metadata::default())
     }
@@ -451,6 +483,17 @@ impl File {
     ///
     /// # Errors
     /// Those of `fstat(2)`.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// assert_eq!(file.len().wait()?, 12);
+    /// # Ok(()) }
+    /// ```
     // A file's length costs a system call, and there is no sensible `is_empty`.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> Op<Len> {
@@ -469,16 +512,61 @@ impl File {
     ///
     /// # Cancel safety
     /// Once polled, the file closes even if the operation is dropped.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let clone = file.clone();
+    /// file.close().wait()?;
+    /// let error = clone.len().wait().unwrap_err();
+    /// assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+    /// # Ok(()) }
+    /// ```
     pub fn close(self) -> Op<Control> {
         Op::new(self.inner, Control { kind: OpKind::Close, position: None, length: 0 })
     }
 
     /// Which backend serves each kind of operation now, and why. Changes as the file teaches the router.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let route = file.route();
+    /// println!("{route}");
+    /// for step in &route.read {
+    ///     println!("reads: {}, because: {}", step.backend, step.reason);
+    /// }
+    /// for step in &route.passed {
+    ///     println!("not {}: {}", step.backend, step.reason);
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn route(&self) -> Route {
         self.inner.route()
     }
 
     /// What is known of the descriptor.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let facts = file.facts();
+    /// assert!(facts.readable && facts.writable && !facts.direct);
+    /// println!("{:?} on {}", facts.kind, facts.file_system);
+    /// # Ok(()) }
+    /// ```
     pub fn facts(&self) -> &Facts {
         &self.inner.facts
     }
@@ -492,6 +580,21 @@ impl File {
     ///
     /// # References
     /// open(2), statx(2), ioctl_xfs_fsgetxattr(2)
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("data");
+    /// use polyaio::{Direct, Engine, OpenOptions};
+    /// let engine = Engine::new()?;
+    /// let mut options = OpenOptions::new();
+    /// let buffered = options.write(true).create(true).open(&engine, &path)?;
+    /// assert_eq!(buffered.alignment().offset, 1);
+    /// let strict = options.direct(Direct::Emulated { alignment: 4096 }).open(&engine, &path)?;
+    /// assert_eq!((strict.alignment().memory, strict.alignment().offset), (4096, 4096));
+    /// # Ok(()) }
+    /// ```
     pub fn alignment(&self) -> Alignment {
         self.inner.facts.transfer_alignment()
     }
@@ -526,6 +629,16 @@ impl File {
     }
 
     /// Whether it has no offsets: a pipe, socket, terminal or the like.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (engine, (reader, writer)) = (polyaio::Engine::new()?, std::io::pipe()?);
+    /// # let (reader, writer) = (engine.adopt(reader.into())?, engine.adopt(writer.into())?);
+    /// assert!(reader.is_stream());
+    /// # drop(writer);
+    /// # Ok(()) }
+    /// ```
     pub fn is_stream(&self) -> bool {
         self.inner.facts.is_stream()
     }

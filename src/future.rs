@@ -45,6 +45,20 @@ use streaming::Streaming;
 /// sent goes on by itself, its result is lost, and its buffer is freed when the kernel is done with it. A read or write of
 /// a stream that is dropped has transferred nothing, or (the looping kinds) the part that it had already transferred; on
 /// FIFOs and terminals see [`File::read`](crate::File::read) and [`File::write`](crate::File::write).
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// use polyaio::BufResult;
+/// let read = file.read_at(vec![0; 5], 0);        // nothing has happened yet
+/// let BufResult(n, buf) = read.wait();           // or `read.await`, in any executor
+/// assert_eq!((n?, &buf[..]), (5, &b"hello"[..]));
+/// # Ok(()) }
+/// ```
 #[must_use = "nothing happens before an operation is awaited or waited for"]
 pub struct Op<T: Operation> {
     stage: Stage<T>,
@@ -102,6 +116,17 @@ impl<T: Operation> Op<T> {
     ///
     /// # Panics
     /// Panics where the operation has already returned its result.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// assert_eq!(file.len().wait()?, 12);
+    /// # Ok(()) }
+    /// ```
     pub fn wait(mut self) -> T::Output {
         match (self.core(), self.over()) {
             (Some(core), None) => driver::block_on_one(&core, self, Self::awaits),
@@ -148,6 +173,21 @@ impl<T: Operation> Op<T> {
     ///
     /// An operation that waits for its turn (an append behind others) is `Cancelled` at once, but comes back only when its
     /// turn comes. A close that was sent is `Running`. In the child of a fork the answer is `Unknown`. Never blocks.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (engine, (reader, writer)) = (polyaio::Engine::new()?, std::io::pipe()?);
+    /// # let (reader, writer) = (engine.adopt(reader.into())?, engine.adopt(writer.into())?);
+    /// use polyaio::{BufResult, backend::CancelOutcome};
+    /// let mut read = reader.read(vec![0; 16]);
+    /// assert!(read.wait_timeout(std::time::Duration::from_millis(1)).is_none(), "nothing was written");
+    /// assert_eq!(read.cancel(), CancelOutcome::Cancelled);
+    /// let BufResult(result, buf) = read.wait();
+    /// assert_eq!((result.unwrap_err().raw_os_error(), buf.len()), (Some(libc::ECANCELED), 16));
+    /// # drop(writer);
+    /// # Ok(()) }
+    /// ```
     pub fn cancel(&mut self) -> CancelOutcome {
         match mem::replace(&mut self.stage, Stage::Over) {
             // A part has happened, and the rest is in line for a slot.

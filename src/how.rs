@@ -155,6 +155,17 @@ impl<T: Once> Op<T> {
     ///
     /// # References
     /// preadv2(2)
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (engine, (reader, writer)) = (polyaio::Engine::new()?, std::io::pipe()?);
+    /// # let (reader, writer) = (engine.adopt(reader.into())?, engine.adopt(writer.into())?);
+    /// let error = reader.read(vec![0; 1]).nowait().wait().0.unwrap_err();
+    /// assert_eq!(error.raw_os_error(), Some(libc::EAGAIN), "nothing was written yet");
+    /// # drop(writer);
+    /// # Ok(()) }
+    /// ```
     pub fn nowait(self) -> Self {
         self.adjust(|operation| operation.how().nowait = true)
     }
@@ -174,6 +185,17 @@ impl<T: Writing> Op<T> {
     ///
     /// # References
     /// pwritev2(2)
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// file.write_all_at("HELLO", 0).dsync().wait().0?; // on the disk, without a sync of the whole file
+    /// # Ok(()) }
+    /// ```
     pub fn dsync(self) -> Self {
         self.adjust(|operation| operation.how().durability = Durability::Data)
     }
@@ -186,6 +208,17 @@ impl<T: Writing> Op<T> {
     ///
     /// # Panics
     /// Panics if the operation was polled before.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// file.append("!").sync().wait().0?; // the data, and the file's new length
+    /// # Ok(()) }
+    /// ```
     pub fn sync(self) -> Self {
         self.adjust(|operation| operation.how().durability = Durability::All)
     }

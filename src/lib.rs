@@ -1,28 +1,58 @@
-//! Asynchronous file I/O over whatever the machine offers.
+//! Asynchronous file I/O over whatever the machine offers: Linux kernel AIO (`io_submit`), POSIX AIO, or a pool of threads.
 //!
-//! polyaio serves reads, writes and syncs through Linux kernel AIO (`io_submit`), POSIX AIO or a pool of threads. It looks
-//! at each descriptor, picks the backend that can really serve it, and falls back by itself, visibly, per descriptor and
-//! per request.
+//! An [`Engine`] looks at each file that it opens or is given, asks the backend that can serve it without blocking the
+//! caller, and falls back by itself, per file and per request. No fallback is silent: each is counted and has a reason.
+//! Operations are `Send` futures for any executor, with [`wait`](Op::wait) for none. A buffer moves into its operation and
+//! comes back with the result, whatever happened.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let dir = tempfile::tempdir()?;
 //! # let path = dir.path().join("data");
-//! use polyaio::{AlignedBuf, BufResult, Direct, Engine, OpenOptions};
+//! use polyaio::{BufResult, Direct, Engine, OpenOptions};
 //!
 //! let engine = Engine::new()?;
 //! let file = OpenOptions::new().read(true).write(true).create(true).direct(Direct::Preferred).open(&engine, &path)?;
 //! engine.block_on(async {
-//!     let BufResult(written, buf) = file.write_all_at(AlignedBuf::zeroed(4096, 4096), 0).await;
+//!     let BufResult(written, buf) = file.write_all_at(file.buffer(4096), 0).await;
 //!     written?;
 //!     file.sync_data().await?;
 //!     let BufResult(n, _buf) = file.read_at(buf, 0).await;
 //!     assert_eq!(n?, 4096);
 //!     std::io::Result::Ok(())
 //! })?;
-//! println!("{}", file.route());
+//! println!("{}", file.route()); // read: kernel-aio (direct I/O), then thread-pool (serves any file); write: ...
 //! # Ok(()) }
 //! ```
+//!
+//! # Which backend do I get?
+//!
+//! | file | `read_at` | `write_at` | syncs |
+//! |---|---|---|---|
+//! | on a disk, opened with `O_DIRECT` ([`Direct`]) | `kernel-aio` | `kernel-aio`; what makes the file longer: `thread-pool` | `kernel-aio` |
+//! | on a disk, through the page cache | what is cached in the caller, else `thread-pool` | `thread-pool` | `kernel-aio` |
+//! | in memory (tmpfs) | small ones in the caller, else `thread-pool` | the same | `kernel-aio` |
+//! | pipe, socket, terminal | when it is ready, in the caller | the same | `thread-pool` |
+//!
+//! Where `kernel-aio` is not to be had (another system, a container that forbids it, a quota that is spent) `thread-pool` serves
+//! in its place. `posix-aio` serves where it is named. To name one: `POLYAIO_BACKEND`, or [`EngineBuilder::policy`]; to
+//! make every fallback an error: [`EngineBuilder::strict`]. To see what was chosen, and why: [`File::route`],
+//! [`Engine::backends`], [`Engine::stats`], [`Op::traced`].
+//!
+//! # Where to go from here
+//!
+//! | to | see |
+//! |---|---|
+//! | open a file, or adopt a descriptor | [`OpenOptions`], [`Engine::adopt`] |
+//! | read, write, sync, and more | [`File`] |
+//! | align buffers, and use them again | [`File::buffer`], [`AlignedBuf`], [`BufPool`] |
+//! | submit many at once | [`Engine::batch`], [`File::read_many_at`] |
+//! | wait: any executor, this thread, a loop of your own, a callback | [`Op`], [`Engine::block_on`], [`Engine::turn`], [`Op::on_completion`] |
+//! | use the traits of `std::io`, `futures_io` or tokio | [`File::blocking`], `File::into_async` (features `futures-io`, `tokio-io`) |
+//! | know what an error means and what to do | [`Error`], [`Error::explain`] |
+//! | serve files by a backend of your own | [`backend::SyncBackend`], [`Backend`] |
+//!
+//! What operations mean, how to choose, every fallback, containers, direct I/O: the documents in `docs/`.
 //!
 //! # The flow of one request
 //!
@@ -133,7 +163,19 @@ pub mod ops {
     pub use crate::op::{ReadExactVectored, ReadVectored, WriteAllVectored, WriteVectored};
 }
 
-/// The examples of the README, as tests.
+/// The examples of the README and of the documents, as tests. `tests/documented.rs` checks that none is missing.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+mod documents {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/choosing-a-backend.md")]
+    struct ChoosingABackend;
+    #[doc = include_str!("../docs/containers.md")]
+    struct Containers;
+    #[doc = include_str!("../docs/design.md")]
+    struct Design;
+    #[doc = include_str!("../docs/direct-io.md")]
+    struct DirectIo;
+    #[doc = include_str!("../docs/fallback.md")]
+    struct Fallback;
+}

@@ -10,6 +10,18 @@ const DIRECTORY: u32 = 0o040_000;
 /// What is known of a file: [`File::metadata`](crate::File::metadata).
 ///
 /// It can be asked for on files of any kind. What a file system does not keep is 0, or `None`.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// let metadata = file.metadata().wait()?;
+/// println!("{} bytes, {:o}", metadata.len, metadata.mode);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Metadata {
@@ -71,6 +83,15 @@ impl Metadata {
     }
 
     /// Whether it is a directory.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// let file = polyaio::OpenOptions::new().read(true).open(&engine, dir.path())?;
+    /// assert!(file.metadata().wait()?.is_dir());
+    /// # Ok(()) }
+    /// ```
     pub fn is_dir(&self) -> bool {
         self.mode & TYPE == DIRECTORY
     }

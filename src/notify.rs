@@ -86,11 +86,11 @@ impl<T: Operation> Op<T> {
     /// # Errors
     /// [`Refused`], with the operation: the engine has ended, or is the parent process's. The callback is dropped.
     ///
-    /// # Cancel safety
-    /// Dropping the [`Callback`] does not cancel the operation; [`Callback::cancel`] does.
-    ///
     /// # Panics
     /// Panics where the operation has already returned its result.
+    ///
+    /// # Cancel safety
+    /// Dropping the [`Callback`] does not cancel the operation; [`Callback::cancel`] does.
     ///
     /// # Examples
     /// ```

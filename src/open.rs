@@ -127,6 +127,14 @@ macro_rules! answers {
 
 impl OpenOptions {
     /// Everything off; mode 0o666 (less the umask) for files that are created.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let refused = polyaio::OpenOptions::new().open(&polyaio::Engine::new()?, "data");
+    /// assert!(refused.unwrap_err().to_string().contains("at least one of read, write and append"));
+    /// # Ok(()) }
+    /// ```
     pub const fn new() -> Self {
         Self {
             read: false,
@@ -157,18 +165,55 @@ impl OpenOptions {
     }
 
     /// Permission bits of a file that is created, before the umask.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("data");
+    /// use std::os::unix::fs::PermissionsExt;
+    /// let engine = polyaio::Engine::new()?;
+    /// polyaio::OpenOptions::new().write(true).create(true).mode(0o600).open(&engine, &path)?;
+    /// assert_eq!(std::fs::metadata(&path)?.permissions().mode() & 0o777, 0o600);
+    /// # Ok(()) }
+    /// ```
     pub fn mode(&mut self, mode: u32) -> &mut Self {
         self.mode = mode;
         self
     }
 
     /// Further `O_*` flags for `open(2)`; access mode bits are ignored.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello")?;
+    /// # std::os::unix::fs::symlink(&path, dir.path().join("link"))?;
+    /// let (engine, link) = (polyaio::Engine::new()?, dir.path().join("link"));
+    /// let refused = polyaio::OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(&engine, link);
+    /// assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::ELOOP));
+    /// # Ok(()) }
+    /// ```
     pub fn custom_flags(&mut self, flags: i32) -> &mut Self {
         self.custom_flags = flags;
         self
     }
 
     /// Whether to open for direct I/O.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("data");
+    /// use polyaio::{Direct, Engine, OpenOptions};
+    /// let engine = Engine::new()?;
+    /// let file = OpenOptions::new().write(true).create(true).direct(Direct::Preferred).open(&engine, &path)?;
+    /// println!("{}", if file.facts().direct { "past the page cache" } else { "through it: O_DIRECT was refused" });
+    /// # Ok(()) }
+    /// ```
     pub fn direct(&mut self, direct: Direct) -> &mut Self {
         self.direct = direct;
         self
@@ -203,6 +248,18 @@ impl OpenOptions {
     /// [`Error::Open`] with `open(2)`'s error number, [`Error::DirectRefused`], [`Error::Options`] for options that
     /// contradict each other and for an emulated alignment that is no power of two, [`Error::EngineClosed`] and
     /// [`Error::Forked`].
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("data");
+    /// use polyaio::{Engine, Error, OpenOptions};
+    /// let error = OpenOptions::new().read(true).open(&Engine::new()?, &path).unwrap_err();
+    /// assert!(matches!(error, Error::Open { .. }));
+    /// assert!(error.to_string().contains("check the path"));
+    /// # Ok(()) }
+    /// ```
     pub fn open(&self, engine: &crate::Engine, path: impl AsRef<Path>) -> Result<crate::File, Error> {
         engine.open(self, path.as_ref())
     }

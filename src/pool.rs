@@ -53,6 +53,22 @@ pub struct BufPool {
 /// It has a fixed capacity and a length. [`Deref`] gives the bytes up to the length; a write sends them. A read may fill
 /// the whole capacity, and makes the length at least what was read. It comes out of the pool with a length of 0. What is
 /// beyond the length is initialised: zeroes, or what an earlier user of the buffer has left there.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// let pool = polyaio::BufPool::new(1, 4096, 512);
+/// let mut buf = pool.get().ok_or("there is one")?;
+/// assert!(buf.is_empty());
+/// buf.append(b"HELLO");
+/// let buf = file.write_all_at(buf, 0).wait().into_result()?.1;
+/// assert_eq!(&buf[..], b"HELLO");
+/// # Ok(()) }
+/// ```
 pub struct PooledBuf {
     shared: Arc<Shared>,
     index: u32,
@@ -96,6 +112,15 @@ impl BufPool {
     /// # Panics
     /// Panics if `count` or `size` is 0, if `align` is not a power of two, or if all of them together need more than
     /// `isize::MAX` bytes. Aborts, as `Vec` does, when there is no memory.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use polyaio::BufPool;
+    /// let pool = BufPool::new(8, 65536, 4096);
+    /// assert_eq!((pool.count(), pool.buffer_size(), pool.alignment(), pool.available()), (8, 65536, 4096, 8));
+    /// # Ok(()) }
+    /// ```
     pub fn new(count: usize, size: usize, align: usize) -> Self {
         assert!(count > 0 && size > 0, "a pool needs buffers, and buffers need bytes: {count} of {size}");
         assert!(align.is_power_of_two(), "alignment {align} must be a power of two");
@@ -119,6 +144,17 @@ impl BufPool {
     }
 
     /// A buffer; `None` while all are out, or others wait for one.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let pool = polyaio::BufPool::new(1, 4096, 512);
+    /// let only = pool.get().ok_or("there is one")?;
+    /// assert!(pool.get().is_none());
+    /// drop(only);
+    /// assert!(pool.get().is_some());
+    /// # Ok(()) }
+    /// ```
     pub fn get(&self) -> Option<PooledBuf> {
         let index = lock(&self.shared.state).free.pop()?;
         Some(PooledBuf::new(&self.shared, index))
@@ -128,6 +164,20 @@ impl BufPool {
     ///
     /// # Cancel safety
     /// Dropped, it leaves the line, and what was handed to it meanwhile goes to the next.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = polyaio::Engine::new()?;
+    /// let pool = polyaio::BufPool::new(1, 4096, 512);
+    /// let first = engine.block_on(pool.acquire());
+    /// let waiting = { let pool = pool.clone(); std::thread::spawn(move || pool.get().is_some()) };
+    /// assert!(!waiting.join().unwrap());
+    /// drop(first);
+    /// let second = engine.block_on(pool.acquire());
+    /// assert_eq!(second.capacity(), 4096);
+    /// # Ok(()) }
+    /// ```
     pub fn acquire(&self) -> Acquire {
         Acquire { shared: self.shared.clone(), ticket: None }
     }
@@ -249,6 +299,16 @@ impl PooledBuf {
     ///
     /// # Panics
     /// Panics if `len` is more than the [`capacity`](Self::capacity).
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut buf = polyaio::BufPool::new(1, 4096, 512).get().ok_or("there is one")?;
+    /// buf.set_len(100);
+    /// buf[..5].copy_from_slice(b"hello");
+    /// assert_eq!((buf.len(), buf.capacity()), (100, 4096));
+    /// # Ok(()) }
+    /// ```
     pub fn set_len(&mut self, len: usize) {
         assert!(len <= self.capacity(), "a length of {len} in a buffer of {} bytes", self.capacity());
         self.len = len;
@@ -270,6 +330,15 @@ impl PooledBuf {
     }
 
     /// Appends as much of `data` as fits; returns how much that was.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut buf = polyaio::BufPool::new(1, 8, 8).get().ok_or("there is one")?;
+    /// buf.append(b"hello");
+    /// assert_eq!(&buf[..], b"hello");
+    /// # Ok(()) }
+    /// ```
     pub fn append(&mut self, data: &[u8]) -> usize {
         let n = data.len().min(self.capacity() - self.len);
         let begin = self.len;

@@ -68,6 +68,20 @@ impl<V> fmt::Display for Busy<V> {
 impl<V> std::error::Error for Busy<V> {}
 
 /// An operation whose end cannot be told in the way that was asked for. Nothing has happened to it.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// drop(engine);
+/// let refused = file.len().on_completion(|_| unreachable!("it never began")).err().ok_or("its engine has ended")?;
+/// println!("{}", refused.error());
+/// drop(refused.into_inner()); // the operation
+/// # Ok(()) }
+/// ```
 #[must_use = "it has the operation"]
 pub struct Refused<V> {
     /// An operation has its buffer's handle in it, which makes it large.

@@ -9,6 +9,21 @@ use crate::router::policy::{Class, Inline, Plan, Settings, Why};
 /// The way of one file's operations: for each kind, the backends in the order in which they are asked.
 ///
 /// Displayed, it is one line: `read: kernel-aio (direct I/O), then thread-pool (serves any file); write: ...`.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// use polyaio::Why;
+/// let route = file.route();
+/// // Whatever else is asked before: the thread pool serves any file.
+/// assert!(route.write.iter().any(|step| step.reason == Why::ServesAny || step.reason == Why::InlineMemory));
+/// println!("{route}");
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Route {

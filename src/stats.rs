@@ -101,6 +101,23 @@ impl Counters {
 /// A snapshot of an engine's counters since its start; made by [`Engine::stats`](crate::Engine::stats).
 ///
 /// The counters are read one after the other: while requests are in flight they may disagree by those.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// file.write_all_at("HELLO", 0).wait().0?;
+/// let stats = engine.stats();
+/// for backend in &stats.backends {
+///     println!("{}: {} requests, {} bytes, {} errors", backend.name, backend.requests, backend.bytes, backend.errors);
+/// }
+/// println!("in the caller: {}, fallbacks: {}", stats.inline.requests, stats.total_fallbacks());
+/// assert_eq!(stats.anomalies, Default::default(), "nothing misbehaves");
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -135,6 +152,18 @@ pub struct NotificationStats {
 
 impl Stats {
     /// Requests completed per backend (`stream-workers` among them), and `inline` for those that completed in the caller; only what is not 0.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// file.sync_all().wait()?;
+    /// println!("{:?}", engine.stats().served_by());
+    /// # Ok(()) }
+    /// ```
     pub fn served_by(&self) -> Vec<(&'static str, u64)> {
         let backends = self.backends.iter().map(|backend| (backend.name, backend.requests));
         let inline = std::iter::once(("inline", self.inline.requests + self.streams.requests));
@@ -147,6 +176,18 @@ impl Stats {
     }
 
     /// All fallbacks together.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// assert_eq!(engine.stats().total_fallbacks(), engine.stats().fallbacks.iter().map(|(_, count)| count).sum::<u64>());
+    /// # drop(file);
+    /// # Ok(()) }
+    /// ```
     pub fn total_fallbacks(&self) -> u64 {
         self.fallbacks.iter().map(|(_, count)| count).sum()
     }

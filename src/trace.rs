@@ -13,6 +13,20 @@ use crate::router::fallback::Reasons;
 /// Who served one request, and which fallbacks it went through. Also known of requests that failed.
 ///
 /// Displayed, it is the name, with the reasons behind it: `thread-pool (would-block)`.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// let (read, trace) = file.read_at(vec![0; 5], 0).traced().wait();
+/// read.0?;
+/// println!("{trace}"); // `inline`, or `thread-pool (would-block)`, say
+/// assert_ne!(trace.served_by, polyaio::Trace::NONE);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Trace {

@@ -1,13 +1,22 @@
-//! The tables of `docs/backends.md` name what the code has, and nothing else; `docs/testing.md` and `docs/semantics.md` name
-//! tests that there are and that run.
+//! The tables of `docs/fallback.md` name what the code has, and nothing else; `docs/testing.md` and `docs/semantics.md` name
+//! tests that there are and that run; what the documents show as code is compiled or run.
+
+mod support;
+
+use std::path::Path;
+use std::process::Command;
 
 use polyaio::{Errno, Reason, Why};
+use support::{Watched, example, quiet, report_skip, strace};
 
-/// The first cells of the rows of the table that begins with this header.
-fn rows(header: &str) -> Vec<String> {
-    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/backends.md")).expect("it is there");
+const FALLBACKS: &str = "docs/fallback.md";
+
+/// The cells of the rows of the table that begins with this header.
+fn rows(header: &str) -> Vec<Vec<String>> {
+    let text = text(FALLBACKS).expect("it is there");
     let table = text.lines().skip_while(|line| !line.starts_with(header)).take_while(|line| line.starts_with('|'));
-    let rows: Vec<_> = table.skip(2).map(|row| row.split('|').nth(1).expect("a cell").trim().to_owned()).collect();
+    let cells = |row: &str| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
+    let rows: Vec<Vec<String>> = table.skip(2).map(cells).collect();
     assert!(!rows.is_empty(), "no table begins with {header:?}");
     rows
 }
@@ -15,8 +24,11 @@ fn rows(header: &str) -> Vec<String> {
 /// A row for each reason, in the order of declaration, and no row without a reason.
 #[test]
 fn every_reason_is_documented() {
-    let want: Vec<_> = Reason::ALL.iter().map(|reason| format!("`{reason}`")).collect();
-    assert_eq!(rows("| reason | what it means | what to do |"), want);
+    let rows = rows("| reason | variant | what it means | what to do |");
+    let want: Vec<_> =
+        Reason::ALL.iter().map(|reason| [format!("`{reason}`"), format!("`Reason::{reason:?}`")]).collect();
+    assert_eq!(rows.iter().map(|row| row[..2].to_vec()).collect::<Vec<_>>(), want);
+    assert!(rows.iter().all(|row| row.len() == 4 && row[2..].iter().all(|cell| !cell.is_empty())), "{rows:?}");
 }
 
 /// The same for the policy's reasons, and the words beside them are those that a program prints.
@@ -46,27 +58,27 @@ fn every_why_is_documented() {
     ];
     let name = |why: &Why| format!("{why:?}").split('(').next().unwrap_or_default().to_owned();
     let want: Vec<_> = all.iter().map(|why| format!("`Why::{}`", name(why))).collect();
-    assert_eq!(rows("| `Why` | in words |"), want);
+    let rows = rows("| `Why` | in words | what to do, where you want it otherwise |");
+    assert_eq!(rows.iter().map(|row| row[0].clone()).collect::<Vec<_>>(), want);
     // None is left out above: the source declares as many.
     let source = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/router/policy.rs")).expect("there");
     let body = source.split("pub enum Why {").nth(1).and_then(|rest| rest.split("\n}").next()).expect("the enum");
     let declared = body.lines().map(str::trim).filter(|line| !line.starts_with("//") && !line.is_empty());
     let declared: Vec<_> = declared.map(|line| line.split(['(', ',']).next().unwrap_or_default()).collect();
     assert_eq!(declared, all.iter().map(name).collect::<Vec<_>>());
-    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/backends.md")).expect("it is there");
-    for why in &all {
-        let row = text.lines().find(|line| line.starts_with(&format!("| `Why::{}` |", name(why)))).expect("a row");
+    for (why, row) in all.iter().zip(&rows) {
         let words = why.to_string();
         let words = words.split(": ").next().unwrap_or_default();
         // Those with a value say in the table what the value is.
         let fixed = !matches!(why, Why::Demoted(_) | Why::NotStarted(_));
-        assert!(row.contains(words) || !fixed, "{row} does not say: {words}");
+        assert!(row[1].contains(words) || !fixed, "{row:?} does not say: {words}");
+        assert!(row.len() == 3 && !row[2].is_empty(), "{row:?} does not say what to do");
     }
 }
 
 /// A file of this project.
 fn text(path: &str) -> std::io::Result<String> {
-    std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path))
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path))
 }
 
 /// The tests that a text names: `path.rs::test`.
@@ -133,4 +145,154 @@ fn every_meaning_has_its_cases() {
     for heading in wanted {
         assert!(sections.iter().any(|section| section.lines().next() == Some(heading)), "{heading} is missing");
     }
+}
+
+/// The documents: their paths in the project.
+fn documents() -> Vec<String> {
+    let mut all: Vec<_> = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"].map(str::to_owned).into();
+    for dir in ["docs", "docs/decisions"] {
+        let files = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(dir)).expect("documents").flatten();
+        let names = files.filter_map(|file| file.file_name().into_string().ok()).filter(|name| name.ends_with(".md"));
+        all.extend(names.map(|name| format!("{dir}/{name}")));
+    }
+    all.sort();
+    all
+}
+
+/// The blocks of code of a text: the language that each claims, and its lines.
+fn blocks(text: &str) -> Vec<(&str, Vec<&str>)> {
+    let mut blocks = Vec::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if let Some(language) = line.trim_start().strip_prefix("```") {
+            blocks.push((language, lines.by_ref().take_while(|line| line.trim_start() != "```").collect()));
+        }
+    }
+    blocks
+}
+
+/// What is shown as code is a doctest, is run, or is read by the test of its kind. What is no code says that it is text.
+#[test]
+fn no_snippet_goes_unchecked() {
+    let library = text("src/lib.rs").expect("the library");
+    let mut count = 0;
+    for document in documents() {
+        for (language, lines) in blocks(&text(&document).expect("it is there")) {
+            count += 1;
+            match language {
+                "rust" => {
+                    let included = library.contains(&format!("include_str!(\"../{document}\")"));
+                    assert!(included, "src/lib.rs does not include {document} as a doctest: {lines:#?}");
+                }
+                // README: `.ci/run` runs the first block, and the tests of examples/clients/ the other.
+                "sh" => {
+                    let run = document.starts_with("docs/") || ["README.md", "CONTRIBUTING.md"].contains(&&*document);
+                    assert!(run, "{document}: nobody runs {lines:#?}");
+                }
+                "json" => {
+                    let value = serde_json::from_str::<serde_json::Value>(&lines.join("\n"));
+                    assert!(value.is_ok(), "{document}: {value:?}: {lines:#?}");
+                }
+                "text" => {
+                    let command = lines.iter().find(|line| line.trim_start().starts_with("cargo "));
+                    assert_eq!(command, None, "{document}: a command that nobody runs");
+                }
+                other => panic!("{document}: a block of {other:?} is not checked by anybody: {lines:#?}"),
+            }
+        }
+    }
+    assert!(count > 15, "{count} blocks: the documents were not found");
+}
+
+/// The shell's commands in docs/ end well. An example is run as it was built with this test.
+#[test]
+fn the_commands_of_the_documents_run() {
+    const BEGIN: &str = "cargo run --quiet --example ";
+    let mut count = 0;
+    for document in documents().iter().filter(|document| document.starts_with("docs/")) {
+        for (_, lines) in blocks(&text(document).expect("it is there")).iter().filter(|(language, _)| *language == "sh")
+        {
+            for line in lines {
+                count += 1;
+                if let (true, Err(why)) = (line.starts_with("strace "), strace()) {
+                    report_skip("documented::the_commands_of_the_documents_run", &format!("{line}: {why}"));
+                    continue;
+                }
+                let command = match line.split_once(BEGIN).map(|(before, rest)| (before, rest.split_once(" -- "))) {
+                    Some((before, Some((name, arguments)))) => {
+                        format!("{before}'{}' {arguments}", example(name).display())
+                    }
+                    Some(_) => panic!("{document}: no example with arguments: {line}"),
+                    None => (*line).to_owned(),
+                };
+                let mut shell = Command::new("sh");
+                quiet(shell.args(["-c", &command]).current_dir(env!("CARGO_MANIFEST_DIR")));
+                let finished = Watched::start(&mut shell).finish().expect_success();
+                assert!(!finished.stdout.is_empty(), "{document}: it shows nothing: {line}");
+            }
+        }
+    }
+    assert!(count > 5, "{count} commands: they were not found");
+}
+
+/// What can be done with a file is shown for each of its methods.
+#[test]
+fn every_method_of_files_has_an_example() {
+    let mut count = 0;
+    for path in ["src/file.rs", "src/file/position.rs", "src/file/vectored.rs"] {
+        let source = text(path).expect("a source");
+        let mut example = false;
+        for line in source.lines().map(str::trim_start) {
+            match line.strip_prefix("pub fn ") {
+                Some(method) => {
+                    assert!(example, "{path}: no example of {method}");
+                    count += 1;
+                }
+                None if line.starts_with("/// ```") => example = true,
+                None if line.starts_with("///") || line.starts_with("//") || line.starts_with("#[") => {}
+                None => example = false,
+            }
+        }
+    }
+    assert!(count > 30, "{count} methods: they were not found");
+}
+
+/// All files of Rust below a folder.
+fn sources(dir: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(dir).expect("a folder of sources").flatten().map(|entry| entry.path());
+    let (dirs, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+    let files = files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    files.chain(dirs.iter().flat_map(|dir| sources(dir))).collect()
+}
+
+/// The sections of what is said of an item stand in the same order everywhere.
+#[test]
+fn the_sections_of_the_documentation_are_in_order() {
+    const ORDER: [&str; 7] = ["Errors", "Safety", "Panics", "Cancel safety", "Platform", "References", "Examples"];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut count = 0;
+    for path in ["src", "backends"].iter().flat_map(|dir| sources(&root.join(dir))) {
+        let source = std::fs::read_to_string(&path).expect("a source");
+        let (mut last, mut code) = (0, false);
+        for (number, line) in source.lines().map(str::trim_start).enumerate() {
+            let Some(text) = line.strip_prefix("///").map(str::trim_start) else {
+                (last, code) = (0, false);
+                continue;
+            };
+            code ^= text.starts_with("```");
+            let section = text.strip_prefix("# ").filter(|_| !code);
+            if let Some(place) = section.and_then(|section| ORDER.iter().position(|known| *known == section)) {
+                assert!(
+                    place >= last,
+                    "{}:{}: `{}` stands after `{}`",
+                    path.display(),
+                    number + 1,
+                    ORDER[place],
+                    ORDER[last]
+                );
+                (last, count) = (place, count + 1);
+            }
+        }
+    }
+    assert!(count > 100, "{count} sections: they were not found");
 }

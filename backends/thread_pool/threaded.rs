@@ -21,6 +21,9 @@ const THREAD_NAME: &str = "polyaio-execute";
 /// another number of threads than the engine's. The threads are named `polyaio-execute`; one is started at once, more when
 /// all are busy, and idle ones sleep. As every backend it serves one engine.
 ///
+/// # Platform
+/// Any Unix.
+///
 /// # Examples
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -53,9 +56,6 @@ const THREAD_NAME: &str = "polyaio-execute";
 /// let engine = Engine::builder().backend(Arc::new(watched)).policy(policy).build()?;
 /// # Ok(()) }
 /// ```
-///
-/// # Platform
-/// Any Unix.
 pub struct Threaded {
     backend: Arc<dyn SyncBackend>,
     capabilities: Capabilities,

@@ -67,6 +67,22 @@ enum State {
 impl Blocks {
     /// Begins `offset` bytes into the file instead of at its start. On a direct file let it be a multiple of the
     /// [alignment](crate::Facts::alignment), or all blocks are [misaligned](File#direct-i-o).
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let mut rest = Vec::new();
+    /// let mut blocks = file.blocks(4096, 2).starting_at(7);
+    /// while let Some(block) = engine.block_on(blocks.next()) {
+    ///     rest.extend_from_slice(&block?);
+    /// }
+    /// assert_eq!(rest, b"world");
+    /// # Ok(()) }
+    /// ```
     pub fn starting_at(mut self, offset: u64) -> Self {
         self.reads.clear();
         self.next = offset;

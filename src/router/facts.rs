@@ -98,6 +98,22 @@ impl fmt::Display for FileSystem {
 }
 
 /// What direct I/O on a file has to be a multiple of.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("data");
+/// use polyaio::{Direct, Engine, OpenOptions};
+/// let mut options = OpenOptions::new();
+/// options.write(true).create(true).direct(Direct::Emulated { alignment: 4096 });
+/// let alignment = options.open(&Engine::new()?, &path)?.alignment();
+/// let buf = polyaio::AlignedBuf::zeroed(8192, 4096);
+/// assert!(alignment.admits(buf.as_ptr(), 8192, Some(4096)));
+/// assert!(!alignment.admits(buf.as_ptr(), 8000, Some(4096)));
+/// assert!(!alignment.admits(buf.as_ptr(), 8192, Some(512)));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Alignment {
     /// Addresses of buffers, in bytes.
@@ -143,6 +159,18 @@ impl fmt::Display for Alignment {
 }
 
 /// Facts about a descriptor.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// use polyaio::FileKind;
+/// assert_eq!(file.facts().kind, FileKind::Regular);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Facts {

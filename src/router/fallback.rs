@@ -7,6 +7,21 @@ use std::fmt;
 use crate::completion::Errno;
 
 /// Why something was served otherwise than by the first choice. Counted per engine.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// use polyaio::Reason;
+/// let before = engine.stats().fallback(Reason::Misaligned);
+/// file.read_at(vec![0; 5], 7).wait().0?;
+/// assert_eq!(engine.stats().fallback(Reason::Misaligned), before, "this file wants no alignment");
+/// assert_eq!(Reason::Misaligned.as_str(), "misaligned");
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[repr(u8)]
@@ -86,6 +101,22 @@ impl fmt::Display for Reason {
 
 /// A set of [`Reason`]s: what one request went through. Displayed, they stand in the order of declaration:
 /// `would-block, remembered`.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// use polyaio::Reason;
+/// let (_, trace) = file.len().traced().wait();
+/// assert!(trace.fallbacks.is_empty() && !trace.fallbacks.contains(Reason::WouldBlock));
+/// for reason in trace.fallbacks.iter() {
+///     println!("{reason}");
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Reasons(u16);
 
