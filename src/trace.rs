@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use crate::backend::CancelOutcome;
 use crate::future::Op;
@@ -92,6 +93,33 @@ impl<T: Operation> Traced<T> {
             (Some(core), None) => crate::driver::block_on_one(&core, self, |traced| traced.op.awaits()),
             (_, Some((output, served_by))) => (output, Trace::of(served_by)),
             (None, None) => unreachable!("only an operation that is over needs no engine"),
+        }
+    }
+
+    /// As [`Op::wait_timeout`]: `None` when the time is over, and the operation goes on.
+    ///
+    /// # Panics
+    /// Panics where the operation has already returned its result.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// let engine = polyaio::Engine::new()?;
+    /// let (reader, writer) = std::io::pipe()?;
+    /// let reader = engine.adopt(reader.into())?;
+    /// let mut read = reader.read(vec![0; 4]).traced();
+    /// assert!(read.wait_timeout(Duration::from_millis(1)).is_none(), "nobody has written");
+    /// std::io::Write::write_all(&mut &writer, b"ping")?;
+    /// let (result, trace) = read.wait();
+    /// assert_eq!((result.into_result()?.1, trace.served_by), (b"ping".to_vec(), "inline"));
+    /// # Ok(()) }
+    /// ```
+    pub fn wait_timeout(&mut self, timeout: Duration) -> Option<(T::Output, Trace)> {
+        let deadline = Instant::now().checked_add(timeout);
+        match self.op.core() {
+            Some(core) => crate::driver::block_on_until(&core, self, deadline),
+            None => self.op.over().map(|(output, served_by)| (output, Trace::of(served_by))),
         }
     }
 

@@ -72,6 +72,13 @@ pub(crate) fn turn_comes_back_in_time(bed: &Bed) {
     assert!(engine.turn(1, usize::MAX, None) >= 1, "a stream that becomes ready counts");
     let Some(BufResult(n, back)) = read.wait_timeout(Duration::from_secs(20)) else { panic!("it is there") };
     assert_eq!((n.expect("readable"), &back[..]), (4, &b"ping"[..]));
+    // The same with the name of who has served it.
+    let mut read = reader.read(vec![0; 4]).traced();
+    assert!(read.wait_timeout(Duration::from_millis(5)).is_none());
+    writer.write_all(b"pong").expect("there is a reader");
+    let Some((BufResult(n, back), trace)) = read.wait_timeout(Duration::from_secs(20)) else { panic!("it is there") };
+    assert_eq!((n.expect("readable"), &back[..]), (4, &b"pong"[..]));
+    assert_eq!(trace.served_by, "inline");
 }
 
 /// A wait that ends leaves its operation, and its buffer, in peace.
