@@ -86,6 +86,16 @@ impl Deferring {
     fn suspend() -> Self {
         Self { outer: DEFERS.replace(false) }
     }
+
+    /// The thread is going to wait: inside a backend's `submit` too, which may use an engine of its own, what has ended
+    /// there has to be seen.
+    pub(crate) fn wait() -> Self {
+        let waiting = Self::suspend();
+        if waiting.outer {
+            settle_deferred();
+        }
+        waiting
+    }
 }
 
 impl Drop for Deferring {

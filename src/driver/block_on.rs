@@ -12,6 +12,7 @@ use super::parker::Parker;
 use super::seat::{part, wait};
 use crate::dispatch::Core;
 use crate::request::RequestId;
+use crate::settle::Deferring;
 
 thread_local! {
     /// The engine that this thread is inside [`block_on`] of.
@@ -53,6 +54,7 @@ fn run<F: Future>(
     awaits: impl Fn(&F) -> Option<RequestId>,
 ) -> Option<F::Output> {
     let mut future = pin!(future);
+    let _waiting = Deferring::wait();
     let parker = Parker::current();
     let waker = Waker::from(parker.clone());
     let mut context = Context::from_waker(&waker);

@@ -8,6 +8,7 @@ use super::on_exit::OnExit;
 use super::parker::Parker;
 use crate::dispatch::Core;
 use crate::notify;
+use crate::settle::Deferring;
 use crate::sync::atomic::Ordering;
 use crate::sync::lock;
 
@@ -22,6 +23,7 @@ pub(crate) fn turn(core: &Arc<Core>, min: usize, max: usize, timeout: Option<Dur
     if core.fork.is_child() {
         return 0;
     }
+    let _waiting = Deferring::wait();
     let parker = Parker::current();
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let driver = &core.driver;

@@ -23,6 +23,8 @@ mod example;
 mod routing;
 /// Reads, writes and everything else, on files of the backend's own.
 mod serving;
+/// One that waits for another engine inside `submit`.
+mod within;
 
 /// The error number of a result that must have failed.
 #[track_caller]
