@@ -296,3 +296,16 @@ fn the_sections_of_the_documentation_are_in_order() {
     }
     assert!(count > 100, "{count} sections: they were not found");
 }
+
+/// Who opens the folder finds each document.
+#[test]
+fn every_document_is_in_the_index() {
+    let index = text("docs/README.md").expect("the index");
+    for document in documents() {
+        let Some(name) = document.strip_prefix("docs/").filter(|name| !name.contains('/') && *name != "README.md")
+        else {
+            continue;
+        };
+        assert!(index.contains(&format!("]({name})")), "docs/README.md does not say what {name} is for");
+    }
+}
