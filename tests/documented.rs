@@ -1,5 +1,5 @@
-//! The tables of `docs/fallback.md` and `docs/platforms.md` name what the code has, and nothing else; `docs/testing.md` and `docs/semantics.md` name
-//! tests that there are and that run; what the documents show as code is compiled or run.
+//! The tables of `docs/fallback.md` and `docs/platforms.md` name what the code has, and nothing else; `docs/testing.md` and
+//! `docs/semantics.md` name tests that there are and that run; what the documents show as code is compiled or run.
 
 mod support;
 
