@@ -59,6 +59,8 @@
 //! The modules are declared in the order in which a request passes them; `docs/life-of-a-request.md` walks through it.
 
 #![deny(unsafe_code)]
+// On docs.rs, which has the compiler for it: each item shows the feature that it needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(polyaio_loom, allow(dead_code, unused_imports))]
 
 #[cfg(not(any(

@@ -1,5 +1,5 @@
-//! The tables of `docs/fallback.md` name what the code has, and nothing else; `docs/testing.md` and `docs/semantics.md` name
-//! tests that there are and that run; what the documents show as code is compiled or run.
+//! The tables of `docs/fallback.md` and `docs/platforms.md` name what the code has, and nothing else; `docs/testing.md` and
+//! `docs/semantics.md` name tests that there are and that run; what the documents show as code is compiled or run.
 
 mod support;
 
@@ -19,6 +19,29 @@ fn rows(header: &str) -> Vec<Vec<String>> {
     let rows: Vec<Vec<String>> = table.skip(2).map(cells).collect();
     assert!(!rows.is_empty(), "no table begins with {header:?}");
     rows
+}
+
+/// The platforms' backends are those of the table that builds are held to, and this build's are in it.
+#[test]
+fn the_backends_of_every_platform_are_documented() {
+    let read = |name: &str| text(name).expect("there");
+    let names = |text: &str, mark: char| text.split(mark).skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    let source = read("backends/compiled_in.rs");
+    let table = source.split("const PLATFORMS").nth(1).and_then(|rest| rest.split("];\n").next()).expect("the table");
+    // `(cfg!(target_os = "..."), &["...", ...]),`
+    let entries = table.split("(cfg!(").skip(1).map(|entry| names(entry.split("&[").nth(1).expect("a list"), '"'));
+    let entries: Vec<_> = entries.collect();
+    let text = read("docs/platforms.md");
+    let rows =
+        text.lines().filter(|line| line.starts_with("| ") && (line.contains(" step") || line.contains(" all steps")));
+    let rows: Vec<_> = rows.map(|row| names(row.split('|').nth(2).expect("a cell"), '`')).collect();
+    // glibc has three rows, all of one kind of build.
+    let mut kinds = rows.clone();
+    kinds.drain(1..3);
+    assert!(kinds == entries && rows[..3].iter().all(|row| *row == entries[0]), "{rows:?}, {entries:?}");
+    let all_features = cfg!(feature = "kernel-aio") && cfg!(feature = "posix-aio");
+    let here = polyaio::backends::COMPILED_IN;
+    assert!(!all_features || entries.iter().any(|entry| entry == here), "{here:?}");
 }
 
 /// A row for each reason, in the order of declaration, and no row without a reason.

@@ -130,7 +130,7 @@ impl Files {
     }
 
     /// How many duplicates there are.
-    #[cfg(all(test, not(polyaio_loom)))]
+    #[cfg(all(test, not(polyaio_loom), target_env = "gnu"))]
     pub(super) fn duplicates(&self) -> usize {
         self.duplicates
     }

@@ -122,6 +122,14 @@ fn is_orphan(used_by: u32, process: u32) -> bool {
 mod tests {
     use super::*;
 
+    #[cfg(not(target_env = "gnu"))]
+    #[test]
+    fn other_libraries_are_refused_and_told_why() {
+        let why = look(Options { queue_depth: 1, spread: 1 }).expect_err("not glibc");
+        assert!(why.errno == Errno(libc::ENOSYS) && why.reason.contains("in no order"), "{why}");
+    }
+
+    #[cfg(target_env = "gnu")]
     #[test]
     fn options_are_checked() {
         for options in [Options { queue_depth: 0, spread: 16 }, Options { queue_depth: 1, spread: 0 }] {

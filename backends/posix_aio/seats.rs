@@ -439,13 +439,13 @@ impl Seats {
     }
 
     /// Whether a thread sleeps on one of its own.
-    #[cfg(all(test, not(polyaio_loom)))]
+    #[cfg(all(test, not(polyaio_loom), target_env = "gnu"))]
     pub(super) fn is_watched(&self) -> bool {
         !self.watched.is_empty()
     }
 
     /// The address of every block, for tests.
-    #[cfg(all(test, not(polyaio_loom)))]
+    #[cfg(all(test, not(polyaio_loom), target_env = "gnu"))]
     pub(super) fn blocks(&self) -> &[Block] {
         &self.blocks
     }

@@ -109,10 +109,11 @@ impl Selector {
 
     /// Makes a stream known; `EPERM` for descriptors that have no events, and so are always ready.
     pub(in crate::driver) fn add_stream(&self, fd: RawFd, number: u64) -> Result<(), Errno> {
-        // Nothing is asked for yet, but whether it could be: an end of a pipe may know one direction only.
+        // Nothing is asked for yet, but whether it could be: an end of a pipe may know one direction only. A report that is taken
+        // in between is one too many.
         let mut answer = Ok(());
         for (_, filter) in DIRECTIONS {
-            answer = self.change(fd, filter, (libc::EV_ADD | libc::EV_DISABLE) as u64, number);
+            answer = self.change(fd, filter, libc::EV_ADD as u64, number);
             if answer.is_ok() {
                 return self.change(fd, filter, libc::EV_DELETE as u64, number);
             }
