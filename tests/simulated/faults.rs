@@ -244,7 +244,9 @@ fn latent_errors_last_until_they_are_written_anew() {
             assert_eq!(back.expect("the others are fine"), data[at as usize..][..SECTOR as usize]);
         }
     }
-    assert_eq!(code(write(&file, &[5; 10], bad.start + 1)), libc::EIO, "a part of it cannot be written");
+    for (at, len) in [(bad.start + 1, 10), (bad.start + 256, 256), (bad.start + 256, 600), (bad.start - 100, 200)] {
+        assert_eq!(code(write(&file, &vec![5; len], at)), libc::EIO, "a part of it cannot be written");
+    }
     write(&file, &[5; 512], bad.start).expect("as a whole it can");
     assert_eq!(read(&file, 512, bad.start).expect("whole again"), [5; 512]);
     assert_eq!((disk.damage(), disk.damage_log().len()), (vec![], 1));
