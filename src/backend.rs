@@ -5,7 +5,8 @@
 //! - Before [`Backend::submit`] returns, each request of the batch was either **taken** ([`Batch::take`]) or **left**: put
 //!   back with a [`Refusal`], or simply not taken, which means [`Refusal::Busy`].
 //! - A taken request belongs to the backend. It ends by [`Request::complete`] (on any thread, also inside `submit`), or it
-//!   is handed to a kernel by [`Request::park`] and comes back through [`Completions::push`].
+//!   is handed to a kernel by [`Request::park`] and comes back through [`Completions::push`]. One that a reaped backend has
+//!   kept by itself ends by [`Completions::finish`].
 //! - The request's memory is reachable only through the unsafe [`Request::start`]; from there on, dropping it aborts the
 //!   process. Before that, dropping it cancels it.
 //! - A backend serves one engine. Ids are unique within an engine only: one that parks requests checks [`Batch::engine`].

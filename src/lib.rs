@@ -180,4 +180,7 @@ mod documents {
     struct DirectIo;
     #[doc = include_str!("../docs/fallback.md")]
     struct Fallback;
+    #[cfg(feature = "simulated")]
+    #[doc = include_str!("../docs/simulated-disk.md")]
+    struct SimulatedDisk;
 }

@@ -154,6 +154,12 @@ pub struct Ranges {
     pub(crate) count: usize,
 }
 
+/// [`Body::step`] for a backend that takes one range at a time.
+pub(crate) const ONE_RANGE: u16 = 1;
+
+/// The bit of [`Body::step`] for a step that was made shorter on purpose: what it leaves was not asked for either.
+pub(crate) const CUT: u16 = 1 << 15;
+
 impl Default for Ranges {
     fn default() -> Self {
         Self { iovecs: [IoVec::EMPTY; INLINE_IOVECS], more: Vec::new(), first: 0, count: 0 }
@@ -198,6 +204,26 @@ impl Ranges {
         if self.more.capacity() > 0 {
             self.more = Vec::new();
         }
+    }
+
+    /// Has a range end after so many bytes; returns how many ranges come before that. There are more bytes.
+    #[cfg(feature = "simulated")]
+    pub(crate) fn split(&mut self, bytes: u64) -> usize {
+        let all = self.left().to_vec();
+        let (mut before, mut at) = (0, 0);
+        while at + (all[before].len as u64) <= bytes {
+            at += all[before].len as u64;
+            before += 1;
+        }
+        let within = (bytes - at) as usize;
+        self.clear();
+        all[..before].iter().for_each(|range| self.push(*range));
+        let IoVec { base, len } = all[before];
+        self.push(IoVec { base, len: within });
+        // SAFETY: `within` is less than the length of the range.
+        self.push(IoVec { base: unsafe { base.add(within) }, len: len - within });
+        all[before + 1..].iter().for_each(|range| self.push(*range));
+        before + usize::from(within > 0)
     }
 
     /// What is left to transfer.
@@ -254,8 +280,8 @@ pub(crate) struct Body {
     pub(crate) extra: Extra,
     /// Of a transfer; empty otherwise.
     pub(crate) memory: Ranges,
-    /// The backend takes one range at a time.
-    pub(crate) single: bool,
+    /// So many ranges are transferred in this step at the most: [`ONE_RANGE`], [`MOST_IOVECS`], or fewer and [`CUT`].
+    pub(crate) step: u16,
     /// Finish short transfers: the operation asked for all or nothing.
     pub(crate) whole: bool,
     /// Refuse with `EAGAIN` what would block.
@@ -278,7 +304,7 @@ impl Body {
     /// The ranges of this step.
     fn iovecs(&self) -> &[IoVec] {
         let left = self.memory.left();
-        &left[..left.len().min(if self.single { 1 } else { MOST_IOVECS })]
+        &left[..left.len().min(usize::from(self.step & !CUT))]
     }
 
     /// Bytes to transfer in this step; of other kinds, those of their range.
@@ -299,7 +325,7 @@ impl Default for Body {
             length: 0,
             extra: Extra::None,
             memory: Ranges::default(),
-            single: false,
+            step: MOST_IOVECS as u16,
             whole: false,
             nowait: false,
             how: How::default(),
@@ -440,6 +466,14 @@ impl Request {
     /// Bytes to transfer in this step; of other kinds, those of their range.
     pub fn length(&self) -> u64 {
         self.body().length()
+    }
+
+    /// Makes this step of a transfer shorter: what a backend sees of it is so long. There are more bytes in it, and few ranges.
+    #[cfg(feature = "simulated")]
+    pub(crate) fn cut(&mut self, bytes: u64) {
+        let body = self.body_mut();
+        let ranges = body.memory.split(bytes);
+        body.step = ranges as u16 | CUT;
     }
 
     /// Whether to answer `EAGAIN` instead of blocking, as `RWF_NOWAIT`.

@@ -157,7 +157,7 @@ fn whole_pages(range: Range<u64>) -> Range<u64> {
     if range.is_empty() { 0..0 } else { range.start / PAGE * PAGE..range.end.div_ceil(PAGE) * PAGE }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(polyaio_loom)))]
 mod tests {
     use super::super::rng::Rng;
     use super::*;

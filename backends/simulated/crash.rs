@@ -170,7 +170,7 @@ fn split(range: Range<u64>, sector: u64, mut each: impl FnMut(u64, Range<u64>)) 
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(polyaio_loom)))]
 mod tests {
     use std::collections::BTreeSet;
 

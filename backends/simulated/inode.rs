@@ -138,7 +138,7 @@ impl Inode {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(polyaio_loom)))]
 mod tests {
     use super::*;
 

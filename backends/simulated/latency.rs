@@ -61,7 +61,7 @@ impl Latency {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(polyaio_loom)))]
 mod tests {
     use super::*;
 

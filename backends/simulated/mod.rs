@@ -13,6 +13,7 @@
 //! | `submit.rs`, `queue.rs`, `reap.rs`, `serve.rs` | a request: taken, in flight, due, done |
 //! | `crash.rs`, `trace.rs` | power failures; what has happened |
 //! | `abi.rs` | the one descriptor that it needs |
+//! | `fault_injecting.rs` | the same faults over a real backend and real files: [`FaultInjecting`] |
 //!
 //! # Examples
 //! A program that syncs loses nothing when the power fails:
@@ -40,6 +41,7 @@ mod content;
 mod crash;
 mod damage;
 mod disk;
+mod fault_injecting;
 mod faults;
 mod inode;
 mod latency;
@@ -62,6 +64,7 @@ use std::time::Duration;
 
 pub use self::crash::{Crash, CrashReport};
 pub use self::damage::{Damage, DamageKind};
+pub use self::fault_injecting::{FAULT_INJECTING, FaultInjecting, FaultInjectingBuilder};
 pub use self::faults::{Asked, Fault};
 pub use self::latency::Latency;
 pub use self::options::SimulatedDiskBuilder;

@@ -94,6 +94,11 @@ impl Plan {
         self.rules.iter().find(|rule| rule.id == id).map(|rule| rule.struck)
     }
 
+    /// Whether any fault is about a certain file.
+    pub(super) fn asks_for_paths(&self) -> bool {
+        self.rules.iter().any(|rule| rule.fault.path.is_some() || rule.fault.when.is_some())
+    }
+
     /// Decides about a request.
     pub(super) fn judge(&mut self, asked: &Asked<'_>) -> Verdict {
         let mut verdict = Verdict::default();

@@ -61,7 +61,7 @@ impl Ranges {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(polyaio_loom)))]
 mod tests {
     use super::super::rng::Rng;
     use super::*;

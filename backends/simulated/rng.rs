@@ -43,7 +43,7 @@ fn mix(mut z: u64) -> u64 {
     z ^ z >> 31
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(polyaio_loom)))]
 mod tests {
     use super::*;
 

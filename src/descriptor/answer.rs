@@ -1,6 +1,7 @@
 //! What a backend's answer means: the result, or the next step.
 
 use super::*;
+use crate::request::ONE_RANGE;
 
 impl OpenFile {
     /// Takes the backend's answer apart: the result to publish, or `None` for another step.
@@ -64,7 +65,7 @@ impl OpenFile {
         }
         let short = n > 0 && n < request.body().memory.bytes();
         // A backend that takes one range at a time is given the next one.
-        let goes_on = request.body().whole || (request.body().single && n == request.length());
+        let goes_on = request.body().whole || (request.body().step == ONE_RANGE && n == request.length());
         if short {
             self.counters_of(request).short.add(1);
         }

@@ -1,13 +1,13 @@
 //! Into the queue of a lane, and out of it again.
 
 use super::Core;
-use crate::request::{Request, RequestId};
+use crate::request::{MOST_IOVECS, ONE_RANGE, Request, RequestId};
 
 impl Core {
     /// Queues a request for the lane that its trail names. It goes out with the next flush.
     pub(crate) fn enqueue(&self, mut request: Request) {
         let lane = &self.lanes[usize::from(request.body().trail.backend)];
-        request.body_mut().single = !lane.capabilities.vectored;
+        request.body_mut().step = if lane.capabilities.vectored { MOST_IOVECS as u16 } else { ONE_RANGE };
         lane.pending.push(request);
         self.driver.announce();
     }

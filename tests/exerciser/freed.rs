@@ -58,7 +58,7 @@ fn dropped_in_flight() {
             Direct::Off
         }
     };
-    for setup in Setup::ALL.into_iter().filter(|setup| setup.available().is_ok()) {
+    for setup in Setup::ALL.iter().filter(|setup| setup.available().is_ok()) {
         for round in 0..10 {
             let engine = setup.engine(Tuning { queue_depth: 32, threads: 4, capacity: 1024 }, &Outside::System);
             let file = OpenOptions::new().read(true).direct(direct).open(&engine, &path).expect("it is there");

@@ -67,7 +67,7 @@ fn setups(ground: &Ground) -> Vec<Setup> {
         return vec![Setup::Simulated, Setup::ThreadPool];
     }
     let _ = ground;
-    Setup::ALL.into_iter().filter(available).collect()
+    Setup::ALL.iter().copied().filter(available).collect()
 }
 
 /// `POLYAIO_TEST_SEED`, decimal or as `0x...`: the one plan to run.

@@ -1,7 +1,13 @@
 //! The engines that every plan runs on.
 
+#[cfg(feature = "simulated")]
+use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "simulated")]
+use polyaio::Backend;
+#[cfg(feature = "simulated")]
+use polyaio::backends::simulated;
 use polyaio::{Engine, Policy};
 
 use crate::outside::Outside;
@@ -18,6 +24,9 @@ pub(crate) enum Setup {
     ThreadPool,
     /// A backend that is correct and unpleasant: short, slow, without room, or it leaves requests to others.
     Rough,
+    /// The pool, with faults that the engine makes up for: refusals, short transfers, a full queue, delays.
+    #[cfg(feature = "simulated")]
+    Injecting,
     /// The simulated disk, which has files of its own: on a ground of its own.
     #[cfg(feature = "simulated")]
     Simulated,
@@ -25,7 +34,15 @@ pub(crate) enum Setup {
 
 impl Setup {
     /// Those of files of the operating system.
-    pub(crate) const ALL: [Self; 5] = [Self::Auto, Self::KernelAio, Self::PosixAio, Self::ThreadPool, Self::Rough];
+    pub(crate) const ALL: &[Self] = &[
+        Self::Auto,
+        Self::KernelAio,
+        Self::PosixAio,
+        Self::ThreadPool,
+        Self::Rough,
+        #[cfg(feature = "simulated")]
+        Self::Injecting,
+    ];
 
     /// Its backend, where there is one.
     pub(crate) fn backend(self) -> Option<&'static str> {
@@ -36,7 +53,9 @@ impl Setup {
             Self::ThreadPool => Some("thread-pool"),
             Self::Rough => Some(SCRIPTED),
             #[cfg(feature = "simulated")]
-            Self::Simulated => Some(polyaio::backends::simulated::NAME),
+            Self::Injecting => Some(simulated::FAULT_INJECTING),
+            #[cfg(feature = "simulated")]
+            Self::Simulated => Some(simulated::NAME),
         }
     }
 
@@ -46,7 +65,7 @@ impl Setup {
         match self {
             #[cfg(feature = "simulated")]
             Self::Simulated => {
-                let disk = polyaio::backends::simulated::SimulatedDisk::builder().shuffled(true);
+                let disk = simulated::SimulatedDisk::builder().shuffled(true);
                 Outside::Disk(disk.build().expect("nothing is wrong with it"))
             }
             _ => Outside::System,
@@ -59,13 +78,17 @@ impl Setup {
             Self::KernelAio => support::kernel_aio(),
             Self::PosixAio => support::posix_aio(),
             #[cfg(feature = "simulated")]
-            Self::Simulated => Ok(()),
+            Self::Simulated | Self::Injecting => Ok(()),
             Self::Auto | Self::ThreadPool | Self::Rough => Ok(()),
         }
     }
 
     /// Transfers may be shorter than what there is, as POSIX allows.
     pub(crate) fn is_short(self) -> bool {
+        #[cfg(feature = "simulated")]
+        if self == Self::Injecting {
+            return true;
+        }
         self == Self::Rough
     }
 
@@ -82,6 +105,10 @@ impl Setup {
                 rough(number as u64, seen.length)
             }));
         }
+        #[cfg(feature = "simulated")]
+        if self == Self::Injecting {
+            builder = builder.backend(injecting(tuning));
+        }
         if let Some(backend) = outside.backend() {
             builder = builder.backend(backend);
         }
@@ -90,6 +117,23 @@ impl Setup {
         }
         builder.build().expect("an engine starts on every machine")
     }
+}
+
+/// The same faults by chance for each engine.
+#[cfg(feature = "simulated")]
+fn injecting(tuning: Tuning) -> Arc<dyn Backend> {
+    use polyaio::backends::simulated::{Fault, FaultInjecting, Latency};
+    use polyaio::backends::thread_pool::{Options, ThreadPool};
+    let options = Options { threads: tuning.threads, queue_bound: tuning.queue_depth };
+    let pool = ThreadPool::start(options).expect("a thread can be had");
+    let faults = [
+        Fault::error(libc::EINVAL).probability(0.02),
+        Fault::error(libc::EOPNOTSUPP).at_submit().probability(0.02),
+        Fault::short().probability(0.3),
+        Fault::queue_full().probability(0.1),
+        Fault::delay(Latency::uniform(Duration::ZERO, Duration::from_micros(500))).probability(0.2),
+    ];
+    FaultInjecting::builder(pool).seed(1).faults(faults).build().expect("the plan makes sense")
 }
 
 const BLOCK: u64 = 4096;

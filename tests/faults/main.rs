@@ -11,6 +11,9 @@ mod tools;
 mod cancelling;
 /// Errors, and where they lead.
 mod errors;
+/// Faults by chance over real backends, and who serves what they refuse.
+#[cfg(feature = "simulated")]
+mod injected;
 /// POSIX AIO where the C library has no room.
 mod posix;
 /// Completions that are reaped: by id, late, unknown.

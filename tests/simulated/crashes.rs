@@ -1,7 +1,7 @@
 //! Power failures: what was synced is there, and nothing but what was written.
 
 use polyaio::backends::simulated::{Crash, Fault, SimulatedDisk, for_seeds};
-use polyaio::{Durability, Engine, File, OpenOptions};
+use polyaio::{Engine, File, OpenOptions};
 
 use crate::disk::{code, disk, engine, open};
 use crate::tools::{Watchdog, join};
@@ -148,7 +148,6 @@ fn durable_writes() {
         let want = [vec![1; 5], vec![2; 10], vec![1; 5], vec![0; 10]].concat();
         assert_eq!(disk.read("file"), Some(want));
     }
-    let _ = Durability::Data;
 }
 
 /// A small program that swaps two files by hand, as databases do: with its sync it never loses both.

@@ -220,3 +220,24 @@ fn settings_that_make_no_sense() {
     assert!(direct(Direct::Required).is_err());
     assert_eq!(direct(Direct::Preferred).expect("buffered").alignment().offset, 1);
 }
+
+/// Who requires the disk needs no kernel's context; who prefers it does.
+#[test]
+fn nothing_is_started_in_vain() {
+    let disk = disk(|d| d);
+    let started = |engine: &Engine| {
+        let backends = engine.backends();
+        backends.into_iter().filter(|status| status.started).map(|status| status.name).collect::<Vec<_>>()
+    };
+    let required = engine(&disk);
+    assert_eq!(started(&required), ["simulated", "thread-pool"]);
+    let why = required.backends().into_iter().filter(|status| !status.started).map(|status| status.reason);
+    for reason in why.map(|reason| reason.expect("there is one")) {
+        assert!(reason.contains("files of its own"), "{reason}");
+    }
+    let preferred = Policy::Prefer(vec!["simulated".into()]);
+    let preferred =
+        Engine::builder().backend(disk.backend()).policy(preferred).strict(false).build().expect("an engine");
+    let alone = Engine::builder().policy(Policy::Auto).build().expect("an engine");
+    assert_eq!(started(&preferred)[1..], started(&alone)[..]);
+}
