@@ -373,10 +373,10 @@ impl OpenOptions {
 
 cfg_if::cfg_if! {
     if #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd", target_os = "netbsd"))] {
-        const DIRECT_FLAG: i32 = libc::O_DIRECT;
+        pub(crate) const DIRECT_FLAG: i32 = libc::O_DIRECT;
     } else {
         // No such flag: `Preferred` is then buffered.
-        const DIRECT_FLAG: i32 = 0;
+        pub(crate) const DIRECT_FLAG: i32 = 0;
     }
 }
 

@@ -17,7 +17,7 @@ use super::rng::Rng;
 use super::trace::{Recorder, What};
 use crate::backend::VirtualFile;
 use crate::completion::Errno;
-use crate::open::{Direct, OpenOptions};
+use crate::open::{DIRECT_FLAG, Direct, OpenOptions};
 use crate::request::OpKind;
 
 /// Streams of the seed. Those of faults begin far above.
@@ -154,7 +154,7 @@ impl State {
         if !self.powered {
             return Err(Errno(libc::EIO));
         }
-        let wants_direct = options.custom_flags & libc::O_DIRECT != 0 || options.direct == Direct::Required;
+        let wants_direct = options.custom_flags & DIRECT_FLAG != 0 || options.direct == Direct::Required;
         if wants_direct && !self.settings.direct {
             return Err(Errno(libc::EINVAL));
         }
