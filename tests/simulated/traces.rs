@@ -63,6 +63,22 @@ fn the_same_seed_gives_the_same_trace() {
     assert!(text.lines().count() > 600, "what was asked, and what was answered:\n{text}");
 }
 
+/// Nothing of the process is in it: addresses, clocks, the order of a hash table.
+#[test]
+fn the_same_seed_in_another_process() {
+    const CHILD: &str = "POLYAIO_TEST_TRACE_CHILD";
+    let trace = run(11).trace().to_string();
+    if let Some(path) = std::env::var_os(CHILD) {
+        return std::fs::write(path, trace).expect("a directory of our parent's");
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("trace");
+    let mut child = Command::new(std::env::current_exe().expect("Linux tells"));
+    let output = child.args(["--exact", "traces::the_same_seed_in_another_process"]).env(CHILD, &path).output();
+    assert!(output.expect("it runs").status.success());
+    assert_eq!(std::fs::read_to_string(&path).expect("it has written"), trace);
+}
+
 /// What one fault does leaves the dice of the others alone.
 #[test]
 fn one_more_fault_changes_nothing_of_the_others() {
