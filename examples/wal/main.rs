@@ -127,13 +127,20 @@ fn show(access: &Access, path: &Path) -> Result<(), Failure> {
     let file = access.options().open(&engine, path).map_err(Failure::of_library)?;
     let (scan, tail) = engine.block_on(log::peek(&file)).map_err(|error| failure(path, error))?;
     for record in &scan.records {
-        output::print(format_args!("{} {}", record.sequence, String::from_utf8_lossy(&record.payload).escape_debug()))?;
+        output::print(format_args!("{} {}", record.sequence, printable(&record.payload)))?;
     }
     log::check(&scan).map_err(|error| failure(path, error))?;
     if tail > 0 {
         say(format_args!("{tail} bytes behind the last record are no record: a commit that was torn, or damaged"));
     }
     Ok(())
+}
+
+/// As text, on one line.
+fn printable(payload: &[u8]) -> String {
+    let text = String::from_utf8_lossy(payload);
+    let printable = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(printable).collect()
 }
 
 impl Access {

@@ -110,3 +110,22 @@ fn every_beginning() {
     }
     assert_eq!(kind(b"dear diary", 10), Kind::Other);
 }
+
+/// Whole records, but elsewhere, or with another number, or of another commit.
+#[test]
+fn what_does_not_belong_where_it_is() {
+    let after_the_first = |begin, sequence, first| {
+        let mut bytes = log(&[&[b"one"]]);
+        let mut commit = Vec::new();
+        encode(&mut commit, begin, sequence, first, b"two");
+        bytes.extend_from_slice(&commit);
+        scan(&bytes, false).records.len()
+    };
+    let place = 2 * BLOCK as u64;
+    assert_eq!(after_the_first(place, 2, 2), 2, "as it should be");
+    assert_eq!(after_the_first(place + 1, 2, 2), 1, "elsewhere");
+    assert_eq!(after_the_first(place, 1, 1), 1, "twice");
+    assert_eq!(after_the_first(place, 3, 3), 1, "a gap");
+    assert_eq!(after_the_first(place, 3, 1), 1, "a gap within a commit");
+    assert_eq!(after_the_first(place, 2, 3), 1, "of no commit");
+}
