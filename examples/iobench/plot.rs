@@ -13,7 +13,7 @@ pub(crate) struct Bars {
     pub(crate) name: String,
     /// Requests per second.
     pub(crate) iops: f64,
-    /// Microseconds of CPU time per request.
+    /// Microseconds of CPU time per request; not a number where nobody knows.
     pub(crate) cpu_us: f64,
     /// Latency in microseconds: median, and what 99 of 100 requests did not exceed.
     pub(crate) p50_us: f64,
@@ -52,7 +52,7 @@ const PANELS: [Panel<'_>; 3] = [
         heading: "CPU time: microseconds per request (less is better)",
         value: |bars| bars.cpu_us,
         behind: None,
-        text: |bars| format!("{:.2}", bars.cpu_us),
+        text: |bars| if bars.cpu_us.is_nan() { "unknown".to_string() } else { format!("{:.2}", bars.cpu_us) },
     },
     Panel {
         heading: "Latency: microseconds, median (dark) and 99th percentile (light; less is better)",
