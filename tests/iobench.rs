@@ -299,11 +299,31 @@ fn a_signal_ends_it_without_figures() {
         let scratch = Scratch::new();
         let args = ["--pattern", "randread", "--engine", "auto,raw-pread", "--seconds", "3600"];
         let mut running = Watched::start(iobench(&scratch.path("data"), &args).args(json));
-        running.until("taking over SIGINT", |id| handles_signal(id, libc::SIGINT).then_some(()));
-        running.signal(libc::SIGINT);
-        let finished = running.finish().expect_code(1);
-        assert!(finished.stdout.is_empty(), "{finished}");
-        assert!(finished.stderr.contains("interrupted"), "{finished}");
-        assert_eq!(finished.stderr.lines().count(), 1, "{finished}");
+        // The main thread, the one that waits for signals, and one that makes requests, which is there once the file is made.
+        let threads = |id: u32| std::fs::read_dir(format!("/proc/{id}/task")).map_or(0, Iterator::count);
+        running.until("making requests", |id| (handles_signal(id, libc::SIGINT) && threads(id) >= 3).then_some(()));
+        assert_interrupted(running);
     }
+}
+
+/// A file of which only a part is there is nobody's.
+#[test]
+fn a_signal_leaves_no_half_of_a_file() {
+    let scratch = Scratch::new();
+    let file = scratch.path("data");
+    let args = ["--pattern", "randread", "--engine", "auto", "--seconds", "3600", "--size", "1GiB"];
+    let mut running = Watched::start(&mut iobench(&file, &args));
+    running.until("making the file", |_| file.exists().then_some(()));
+    assert_interrupted(running);
+    // Whole, where the signal was late.
+    assert!(file.metadata().map_or(true, |facts| facts.len() == 1 << 30), "{:?}", file.metadata());
+}
+
+#[track_caller]
+fn assert_interrupted(running: Watched) {
+    running.signal(libc::SIGINT);
+    let finished = running.finish().expect_code(1);
+    assert!(finished.stdout.is_empty(), "{finished}");
+    assert!(finished.stderr.contains("interrupted"), "{finished}");
+    assert_eq!(finished.stderr.lines().count(), 1, "{finished}");
 }
