@@ -22,11 +22,10 @@ use std::fs::File;
 use std::io::{Seek as _, SeekFrom};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use polyaio::AlignedBuf;
-use raw::{BLOCK, Blocks, Iocb, RawContext, cpu_time, file_to_read, median};
+use raw::{BLOCK, Blocks, Event, Iocb, RawContext, cpu_time, file_to_read, median};
 
 #[path = "raw/mod.rs"]
 mod raw;
@@ -69,7 +68,6 @@ struct Bed {
     epoll: OwnedFd,
 }
 
-type Event = [u64; 4];
 /// Seconds, and seconds of CPU time, per request, of each way.
 type Round = [(f64, f64); WAYS.len()];
 
@@ -90,21 +88,12 @@ impl Bed {
     }
 
     fn submit(&self, iocbs: &[*mut Iocb]) {
-        let mut offered = 0;
-        while offered < iocbs.len() {
-            let rest = &iocbs[offered..];
-            // SAFETY: the caller's iocbs are alive, and so is what they point at until their events have come.
-            let taken = unsafe { libc::syscall(libc::SYS_io_submit, self.context.0, rest.len(), rest.as_ptr()) };
-            assert!(taken > 0, "io_submit: {}", std::io::Error::last_os_error());
-            offered += taken as usize;
-        }
+        // SAFETY: the caller's iocbs are alive, and so is what they point at until their events have come.
+        unsafe { self.context.submit(iocbs) }.unwrap_or_else(|error| panic!("io_submit: {error}"));
     }
 
     fn sleep_in_getevents(&self, events: &mut [Event]) -> usize {
-        let (room, to) = (events.len(), events.as_mut_ptr());
-        // SAFETY: there is room for as many events as are asked for.
-        let got = unsafe { libc::syscall(libc::SYS_io_getevents, self.context.0, 1, room, to, &raw const PATIENCE) };
-        usize::try_from(got).unwrap_or(0)
+        self.context.wait(events, Some(&PATIENCE))
     }
 
     /// Looks at the ring, sleeps if it is empty, and looks again.
@@ -119,24 +108,9 @@ impl Bed {
         self.take(events)
     }
 
-    /// Takes events out of the ring in memory.
     fn take(&self, events: &mut [Event]) -> usize {
-        let ring = self.context.0 as *mut u32;
-        // SAFETY: `struct aio_ring` of `fs/aio.c`: id, nr, head, tail, four numbers more, and then `nr` events. This thread is the
-        // only one that moves the head.
-        unsafe {
-            let places = ring.add(1).read();
-            let (head_at, tail_at) = (AtomicU32::from_ptr(ring.add(2)), AtomicU32::from_ptr(ring.add(3)));
-            let (mut head, tail) = (head_at.load(Ordering::Relaxed), tail_at.load(Ordering::Acquire));
-            let mut got = 0;
-            while head != tail && got < events.len() {
-                events[got] = ring.add(8).cast::<Event>().add(head as usize).read();
-                got += 1;
-                head = (head + 1) % places;
-            }
-            head_at.store(head, Ordering::Release);
-            got
-        }
+        // SAFETY: this thread is the only one that has the context.
+        unsafe { self.context.take(events) }
     }
 
     fn arm(&self, poll: &mut Iocb) {

@@ -25,6 +25,10 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use polyaio::{AlignedBuf, BufResult, Direct, Engine, File, OpenOptions};
+use raw::{Iocb, PWRITE, RawContext};
+
+#[path = "raw/mod.rs"]
+mod raw;
 
 const DEPTH: usize = 32;
 const BLOCK: usize = 4096;
@@ -330,64 +334,38 @@ fn paced(work: impl Fn()) -> Costs {
     costs
 }
 
-/// `struct iocb` of `linux/aio_abi.h`, on a little-endian machine.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct Iocb {
-    data: u64,
-    key: u32,
-    rw_flags: u32,
-    opcode: u16,
-    reqprio: i16,
-    fildes: u32,
-    buf: u64,
-    nbytes: u64,
-    offset: i64,
-    reserved: u64,
-    flags: u32,
-    resfd: u32,
-}
-
 /// The extending writes by the system call alone.
 fn baseline(path: &Path) -> Result<Costs, Box<dyn Error>> {
-    const PWRITE: u16 = 1;
     /// Enough to see what it is: they take their time.
     const WRITES: usize = 4096;
     let mut options = std::fs::OpenOptions::new();
     let file = options.write(true).create_new(true).custom_flags(libc::O_DIRECT).open(path)?;
     let buffer = AlignedBuf::copy_from(&[7; BLOCK], BLOCK);
     let mut costs = Costs::default();
-    let mut context: libc::c_ulong = 0;
-    // SAFETY: the kernel writes one context through the pointer; what the iocbs point at outlives their completions, which
-    // are waited for before the next round; the events have room for as many as are asked for.
-    unsafe {
-        if libc::syscall(libc::SYS_io_setup, DEPTH, &raw mut context) != 0 {
-            return Err(std::io::Error::last_os_error().into());
+    let context = RawContext::try_new(DEPTH)?;
+    for first in (0..WRITES).step_by(DEPTH) {
+        let mut iocbs: Vec<Iocb> = (first..first + DEPTH)
+            .map(|block| Iocb {
+                opcode: PWRITE,
+                fildes: file.as_raw_fd() as u32,
+                buf: buffer.as_ptr() as u64,
+                nbytes: BLOCK as u64,
+                offset: (block * BLOCK) as i64,
+                ..Iocb::default()
+            })
+            .collect();
+        let pointers: Vec<*mut Iocb> = iocbs.iter_mut().map(|iocb| iocb as *mut Iocb).collect();
+        let (before, start) = (Switches::now(), Instant::now());
+        // SAFETY: what the iocbs point at outlives their completions, which are waited for before the next round.
+        let submitted = unsafe { context.submit(&pointers) };
+        let time = start.elapsed();
+        costs.add(time, DEPTH, &before);
+        assert_eq!(submitted?, 1);
+        let (mut events, mut got) = ([[0u64; 4]; DEPTH], 0);
+        while got < DEPTH {
+            got += context.wait(&mut events[got..], None);
         }
-        for first in (0..WRITES).step_by(DEPTH) {
-            let mut iocbs: Vec<Iocb> = (first..first + DEPTH)
-                .map(|block| Iocb {
-                    opcode: PWRITE,
-                    fildes: file.as_raw_fd() as u32,
-                    buf: buffer.as_ptr() as u64,
-                    nbytes: BLOCK as u64,
-                    offset: (block * BLOCK) as i64,
-                    ..Iocb::default()
-                })
-                .collect();
-            let pointers: Vec<*mut Iocb> = iocbs.iter_mut().map(|iocb| iocb as *mut Iocb).collect();
-            let (before, start) = (Switches::now(), Instant::now());
-            let taken = libc::syscall(libc::SYS_io_submit, context, DEPTH, pointers.as_ptr());
-            let time = start.elapsed();
-            costs.add(time, DEPTH, &before);
-            assert_eq!(taken, DEPTH as i64);
-            let mut events = [[0u64; 4]; DEPTH];
-            let null = std::ptr::null::<libc::timespec>();
-            let got = libc::syscall(libc::SYS_io_getevents, context, DEPTH, DEPTH, events.as_mut_ptr(), null);
-            assert_eq!(got, DEPTH as i64);
-            assert!(events.iter().all(|event| event[2] == BLOCK as u64));
-        }
-        libc::syscall(libc::SYS_io_destroy, context);
+        assert!(events.iter().all(|event| event[2] == BLOCK as u64));
     }
     Ok(costs)
 }

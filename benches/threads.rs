@@ -135,7 +135,6 @@ fn by_engine(engine: &Engine, file: &File, blocks: &mut Blocks, depth: usize, re
 
 /// The same reads by `io_submit` and `io_getevents`.
 fn by_hand(context: &RawContext, fd: RawFd, blocks: &mut Blocks, depth: usize, requests: usize) {
-    let context = context.0;
     let depth = depth.min(requests);
     let buffers: Vec<AlignedBuf> = (0..depth).map(|_| AlignedBuf::zeroed(BLOCK, BLOCK)).collect();
     let mut iocbs = vec![Iocb::default(); depth];
@@ -162,16 +161,9 @@ fn by_hand(context: &RawContext, fd: RawFd, blocks: &mut Blocks, depth: usize, r
                 pointers.push(&raw mut iocbs[at]);
                 sent += 1;
             }
-            let mut offered = 0;
-            while offered < pointers.len() {
-                let rest = &pointers[offered..];
-                let taken = libc::syscall(libc::SYS_io_submit, context, rest.len(), rest.as_ptr());
-                assert!(taken > 0, "io_submit: {}", std::io::Error::last_os_error());
-                offered += taken as usize;
-            }
-            let null = std::ptr::null::<libc::timespec>();
-            let got = libc::syscall(libc::SYS_io_getevents, context, 1, depth, events.as_mut_ptr(), null);
-            for event in &events[..usize::try_from(got).unwrap_or(0)] {
+            context.submit(&pointers).unwrap_or_else(|error| panic!("io_submit: {error}"));
+            let got = context.wait(&mut events, None);
+            for event in &events[..got] {
                 assert_eq!(event[2], BLOCK as u64);
                 idle.push(event[0] as usize);
                 done += 1;

@@ -1,7 +1,7 @@
-//! Kernel AIO by hand, as the baseline of the benches; and what they have in common.
+//! What the benches have in common; `aio.rs` is their baseline, kernel AIO by hand.
 
 // Each bench uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 use std::fs::File;
 use std::io::Write as _;
@@ -10,6 +10,10 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub(crate) use aio::{Event, Iocb, PWRITE, RawContext};
+
+mod aio;
 
 pub(crate) const BLOCK: usize = 4096;
 /// Bytes of the file, where a bench makes it.
@@ -44,44 +48,6 @@ impl Blocks {
         self.state ^= self.state >> 7;
         self.state ^= self.state << 17;
         (self.state % self.count) * BLOCK as u64
-    }
-}
-
-/// `struct iocb` of `linux/aio_abi.h`, on a little-endian machine.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Iocb {
-    pub(crate) data: u64,
-    pub(crate) key: u32,
-    pub(crate) rw_flags: u32,
-    pub(crate) opcode: u16,
-    pub(crate) reqprio: i16,
-    pub(crate) fildes: u32,
-    pub(crate) buf: u64,
-    pub(crate) nbytes: u64,
-    pub(crate) offset: i64,
-    pub(crate) reserved: u64,
-    pub(crate) flags: u32,
-    pub(crate) resfd: u32,
-}
-
-/// A context of kernel AIO.
-pub(crate) struct RawContext(pub(crate) libc::c_ulong);
-
-impl RawContext {
-    pub(crate) fn new(depth: usize) -> Self {
-        let mut context: libc::c_ulong = 0;
-        // SAFETY: the kernel writes one context through the pointer.
-        let answer = unsafe { libc::syscall(libc::SYS_io_setup, depth, &raw mut context) };
-        assert_eq!(answer, 0, "io_setup: {}", std::io::Error::last_os_error());
-        Self(context)
-    }
-}
-
-impl Drop for RawContext {
-    fn drop(&mut self) {
-        // SAFETY: it is ours, and nobody uses it any more.
-        unsafe { libc::syscall(libc::SYS_io_destroy, self.0) };
     }
 }
 

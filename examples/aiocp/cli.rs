@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{CommandFactory, Parser, error::ErrorKind};
 
 use crate::selection::Selection;
+use crate::sizes::{check_memory, parse_bytes, parse_depth};
 use crate::text::Failure;
 
 /// Copies files asynchronously, with whatever backend suits them.
@@ -73,62 +74,18 @@ fn check_together(args: &Args) -> Result<(), Failure> {
     if several && args.sources.iter().any(|source| source.as_os_str() == "-") {
         return Err(Failure::new("`-` has no name to go into a directory with: copy standard input by itself"));
     }
-    let limit = memory_limit();
-    match args.block_size.checked_mul(args.depth) {
-        Some(memory) if memory as u64 <= limit => Ok(()),
-        _ => Err(Failure::new(format!(
-            "--block-size {} times --depth {} needs more memory than there is to spare ({} MiB): lower one of them",
-            args.block_size,
-            args.depth,
-            limit >> 20,
-        ))),
-    }
-}
-
-/// Half of what is available, in bytes: the blocks are memory that cannot be given back while they are in flight.
-fn memory_limit() -> u64 {
-    const WHERE_UNKNOWN: u64 = 4 << 30;
-    let Ok(text) = std::fs::read_to_string("/proc/meminfo") else {
-        return WHERE_UNKNOWN;
-    };
-    let available = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib = available.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
-    kib.map_or(WHERE_UNKNOWN, |kib| kib.saturating_mul(1024) / 2)
+    check_memory(args.block_size, args.depth).map_err(Failure::new)
 }
 
 /// One request of the operating system moves at most this much (`MAX_RW_COUNT`, rounded down to a power of two).
 const LARGEST_BLOCK: u64 = 1 << 30;
 
 fn parse_size(text: &str) -> Result<usize, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| format!("`{text}` is not a size: write for example 64KiB or 4096"))?;
-    let shift = match unit.trim_start().to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kib" => 10,
-        "m" | "mib" => 20,
-        "g" | "gib" => 30,
-        _ => {
-            return Err(format!("unknown unit `{unit}`: write K, KiB, M, MiB, G or GiB"));
-        }
-    };
-    match number.checked_mul(1 << shift) {
-        Some(0) => Err("a block of 0 bytes copies nothing: it must be at least 1 byte".to_string()),
+    match parse_bytes(text)? {
+        0 => Err("a block of 0 bytes copies nothing: it must be at least 1 byte".to_string()),
         // At most 1 GiB, which fits a `usize` everywhere.
-        Some(bytes) if bytes <= LARGEST_BLOCK => Ok(bytes as usize),
+        bytes if bytes <= LARGEST_BLOCK => Ok(bytes as usize),
         _ => Err("a block is at most 1GiB".to_string()),
-    }
-}
-
-/// More than any queue that pays off, less than what spends every descriptor of `fs.aio-max-nr` (65 536 by default).
-const DEEPEST: usize = 16 * 1024;
-
-fn parse_depth(text: &str) -> Result<usize, String> {
-    match text.parse::<usize>() {
-        Ok(0) => Err("with 0 blocks in flight nothing moves: it must be at least 1".to_string()),
-        Ok(depth) if depth <= DEEPEST => Ok(depth),
-        Ok(_) => Err(format!("at most {DEEPEST} blocks in flight")),
-        Err(_) => Err(format!("`{text}` is not a number of blocks: write for example 32")),
     }
 }
 
@@ -153,7 +110,8 @@ mod tests {
         Args::command().debug_assert();
         let args = Args::try_parse_from(["aiocp", "--depth=4", "a", "b", "-"]).map_err(|error| error.to_string());
         let args = args.expect("two sources and a destination");
-        assert_eq!(args.sources.len(), 2);
-        assert_eq!(args.destination.as_os_str(), "-");
+        // The destination is taken from its end when all is parsed.
+        assert_eq!(args.sources.len(), 3);
+        assert_eq!(args.sources[2].as_os_str(), "-");
     }
 }

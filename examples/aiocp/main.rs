@@ -14,6 +14,7 @@ mod backends;
 mod cli;
 mod endpoint;
 mod flow;
+#[path = "../common/interrupt.rs"]
 mod interrupt;
 mod job;
 mod patience;
@@ -21,6 +22,8 @@ mod progress;
 mod report;
 #[path = "../common/selection.rs"]
 mod selection;
+#[path = "../common/sizes.rs"]
+mod sizes;
 #[path = "../common/slots.rs"]
 mod slots;
 #[path = "../common/text.rs"]
@@ -74,7 +77,7 @@ fn main() -> ExitCode {
 }
 
 fn start(args: &Args) -> Result<(Engine, Arc<Interrupt>), Failure> {
-    let interrupt = Interrupt::install(args.json)?;
+    let interrupt = Interrupt::install("aiocp", "interrupted twice: the destination is left as it is", args.json)?;
     let engine = selection::start(args.selection.builder().queue_depth(args.depth))?;
     Ok((engine, interrupt))
 }

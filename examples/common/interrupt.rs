@@ -1,4 +1,6 @@
-//! Ctrl-C and its relatives end the copy in order: what is in flight is waited for, the destination is cut.
+//! Ctrl-C and its relatives end the program in order: what is in flight is waited for.
+
+#![allow(dead_code, reason = "not every example uses all of it")]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -21,16 +23,16 @@ pub(crate) struct Interrupt {
 
 impl Interrupt {
     /// Takes the signals over. A second one, a second later, ends the program at once: for a device that does not answer.
-    pub(crate) fn install(json: bool) -> Result<Arc<Interrupt>, Failure> {
+    /// `program` says then in what state that leaves the world; as JSON if it speaks JSON on standard error.
+    pub(crate) fn install(program: &'static str, twice: &'static str, json: bool) -> Result<Arc<Interrupt>, Failure> {
         let interrupt = Arc::new(Interrupt::default());
         let raise = interrupt.clone();
         let ignored = ignored_signals();
         ctrlc::set_handler(move || {
             if raise.raise() {
-                let line = "interrupted twice: the destination is left as it is";
                 match json {
-                    true => say(serde_json::json!({ "error": line })),
-                    false => say(format_args!("aiocp: {line}")),
+                    true => say(serde_json::json!({ "error": twice })),
+                    false => say(format_args!("{program}: {twice}")),
                 }
                 std::process::exit(1);
             }
