@@ -208,6 +208,7 @@ impl Ranges {
 
     /// Has a range end after so many bytes; returns how many ranges come before that. There are more bytes.
     #[cfg(feature = "simulated")]
+    #[cfg_attr(not(any(target_os = "linux", target_os = "android")), allow(dead_code, reason = "for FaultInjecting"))]
     pub(crate) fn split(&mut self, bytes: u64) -> usize {
         let all = self.left().to_vec();
         let (mut before, mut at) = (0, 0);
@@ -470,6 +471,7 @@ impl Request {
 
     /// Makes this step of a transfer shorter: what a backend sees of it is so long. There are more bytes in it, and few ranges.
     #[cfg(feature = "simulated")]
+    #[cfg_attr(not(any(target_os = "linux", target_os = "android")), allow(dead_code, reason = "for FaultInjecting"))]
     pub(crate) fn cut(&mut self, bytes: u64) {
         let body = self.body_mut();
         let ranges = body.memory.split(bytes);

@@ -41,6 +41,7 @@ mod content;
 mod crash;
 mod damage;
 mod disk;
+#[cfg(any(target_os = "linux", target_os = "android"))]
 mod fault_injecting;
 mod faults;
 mod inode;
@@ -64,6 +65,7 @@ use std::time::Duration;
 
 pub use self::crash::{Crash, CrashReport};
 pub use self::damage::{Damage, DamageKind};
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub use self::fault_injecting::{FAULT_INJECTING, FaultInjecting, FaultInjectingBuilder};
 pub use self::faults::{Asked, Fault};
 pub use self::latency::Latency;

@@ -95,6 +95,7 @@ impl Plan {
     }
 
     /// Whether any fault is about a certain file.
+    #[cfg_attr(not(any(target_os = "linux", target_os = "android")), allow(dead_code, reason = "for FaultInjecting"))]
     pub(super) fn asks_for_paths(&self) -> bool {
         self.rules.iter().any(|rule| rule.fault.path.is_some() || rule.fault.when.is_some())
     }
