@@ -1,5 +1,6 @@
 //! POSIX AIO as this crate uses it, beside glibc's as a program would use it plainly: one descriptor, and `aio_suspend` on
-//! everything in flight. Random direct reads of 4 KiB from one file, both in one run, alternating.
+//! everything in flight. Random direct reads of 4 KiB from one file, both in one run, alternating; and raw kernel AIO as a
+//! third, which shows what the device gives at that depth: more than that nobody can have.
 //!
 //! `cargo bench --bench posix_aio [-- [DIRECTORY] [DEPTH]...]` prints a line per queue depth; the file is made in `/var/tmp`
 //! unless told otherwise. Both sides take turns, many short ones, and the ratio is the median of those of neighbours: what
@@ -16,6 +17,10 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use polyaio::{AlignedBuf, BufResult, Direct, Engine, File, Policy};
+use raw::{Event, Iocb, RawContext};
+
+#[path = "raw/mod.rs"]
+mod raw;
 
 const BLOCK: usize = 4096;
 const BLOCKS: u64 = 32 * 1024;
@@ -108,6 +113,42 @@ fn plain(file: &std::fs::File, depth: usize) -> Figures {
     figures
 }
 
+/// Kernel AIO by hand: what the device gives. `None` where the kernel has no context to give.
+fn device(file: &std::fs::File, depth: usize) -> Option<Figures> {
+    let context = RawContext::try_new(depth).ok()?;
+    let mut places = Places(1);
+    let mut buffers: Vec<_> = (0..depth).map(|_| AlignedBuf::zeroed(BLOCK, BLOCK)).collect();
+    let iocb = |(number, buffer): (usize, &mut AlignedBuf)| Iocb {
+        data: number as u64,
+        opcode: raw::PREAD,
+        fildes: file.as_raw_fd() as u32,
+        buf: buffer.as_mut_ptr() as u64,
+        nbytes: BLOCK as u64,
+        ..Iocb::default()
+    };
+    let mut iocbs: Vec<Iocb> = buffers.iter_mut().enumerate().map(iocb).collect();
+    let mut idle: Vec<usize> = (0..depth).collect();
+    let mut events = vec![Event::default(); depth];
+    let mut step = |sends: bool| {
+        if sends && !idle.is_empty() {
+            idle.iter().for_each(|number| iocbs[*number].offset = places.next() as i64);
+            let pointers: Vec<*mut Iocb> = idle.drain(..).map(|number| &raw mut iocbs[number]).collect();
+            // SAFETY: iocbs and buffers stay in their places until the events have come, which are waited for below.
+            unsafe { context.submit(&pointers) }.expect("room");
+        }
+        if idle.len() == depth {
+            return 0;
+        }
+        let got = context.wait(&mut events, None);
+        assert!(events[..got].iter().all(|event| event[2] == BLOCK as u64));
+        idle.extend(events[..got].iter().map(|event| event[0] as usize));
+        got as u64
+    };
+    let figures = measure(|| step(true));
+    while step(false) > 0 {}
+    Some(figures)
+}
+
 type Read = polyaio::Op<polyaio::ops::Read<AlignedBuf>>;
 
 /// Keeps its reads in flight; ready with the number of those that completed.
@@ -185,19 +226,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("skipped: no direct I/O at {}", path.display());
         return Ok(());
     };
-    println!("{:>6} {:^25} {:^21} {:^19}", "", "requests per second", "µs of CPU/request", "sleeps/request");
-    let head = ["depth", "plain", "ours", "ratio", "plain", "ours", "plain", "ours"];
+    println!("{:>6} {:^43} {:^21} {:^19}", "", "requests per second", "µs of CPU/request", "sleeps/request");
+    let head = ["depth", "plain", "ours", "ratio", "device", "of that", "plain", "ours", "plain", "ours"];
     println!("{}", head.map(|name| format!("{name:>8}")).join(" "));
     for depth in depths {
-        let (mut theirs, mut mine) = (Vec::new(), Vec::new());
+        let (mut theirs, mut mine, mut most) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
             theirs.push(plain(&direct, depth));
             mine.push(if depth == 1 { ours_waiting(&file) } else { ours(&engine, &file, depth) });
+            most.extend(device(&direct, depth));
         }
         let mut ratios: Vec<f64> = mine.iter().zip(&theirs).map(|(mine, theirs)| mine.rate / theirs.rate).collect();
         ratios.sort_by(f64::total_cmp);
         let (theirs, mine, ratio) = (median(theirs), median(mine), ratios[ROUNDS / 2]);
+        let device = if most.is_empty() { f64::NAN } else { median(most).rate };
         let rates = format!("{depth:>8} {:>8.0} {:>8.0} {ratio:>8.2}", theirs.rate, mine.rate);
+        let rates = format!("{rates} {device:>8.0} {:>8.2}", mine.rate / device);
         println!("{rates} {:>8.1} {:>8.1} {:>8.2} {:>8.2}", theirs.cpu_us, mine.cpu_us, theirs.sleeps, mine.sleeps);
     }
     Ok(())

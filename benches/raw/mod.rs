@@ -11,7 +11,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub(crate) use aio::{Event, Iocb, PWRITE, RawContext};
+pub(crate) use aio::{Event, Iocb, PREAD, PWRITE, RawContext};
 
 mod aio;
 
