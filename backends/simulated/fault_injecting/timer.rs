@@ -52,7 +52,7 @@ impl Timer {
         let left = left.unwrap_or_default();
         let value = libc::timespec {
             tv_sec: libc::time_t::try_from(left.as_secs()).unwrap_or(libc::time_t::MAX),
-            tv_nsec: left.subsec_nanos().into(),
+            tv_nsec: left.subsec_nanos() as libc::c_long,
         };
         let never = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         let setting = libc::itimerspec { it_interval: never, it_value: value };
