@@ -425,25 +425,45 @@ impl Engine {
     }
 }
 
-/// Opens a file. May block as `open(2)` may.
-pub(crate) fn open(core: &Arc<Core>, options: &OpenOptions, path: &Path) -> Result<Arc<OpenFile>, Error> {
-    core.check()?;
-    let emulated = options.emulated()?;
+/// Opens a file that a backend has for itself; `None`: it is nobody's. `at_once`: asks only until one could block.
+pub(crate) fn open_own(
+    core: &Arc<Core>,
+    options: &OpenOptions,
+    path: &Path,
+    at_once: bool,
+) -> Option<Result<Arc<OpenFile>, Error>> {
     // What contradicts itself is refused whoever would open it.
-    options.flags()?;
+    let checked = core.check().and_then(|()| options.flags().map(|_| ())).and_then(|()| options.emulated());
+    let emulated = match checked {
+        Ok(emulated) => emulated,
+        Err(error) => return Some(Err(error)),
+    };
     for (index, lane) in core.lanes.iter().enumerate() {
-        let opened = lane.backend.as_ref().and_then(|backend| backend.open(path, options));
-        match opened {
-            None => {}
-            Some(Err(source)) => return Err(Error::Open { path: path.to_owned(), source }),
-            Some(Ok(file)) => {
-                let facts = Facts::of_virtual(file.alignment).opened_with(options).emulating(emulated);
-                let file = OpenFile::new(core.clone(), file.handle(), facts, Some(index as u8));
-                events::file_opened(&file, Some(path));
-                return Ok(file);
-            }
+        let Some(backend) = &lane.backend else { continue };
+        let capabilities = backend.capabilities();
+        if at_once && (capabilities.may_block || capabilities.serves != Serves::OwnFiles) {
+            continue;
+        }
+        let opened = backend.open(path, options).map(|opened| {
+            let file = opened.map_err(|source| Error::Open { path: path.to_owned(), source })?;
+            let facts = Facts::of_virtual(file.alignment).opened_with(options).emulating(emulated);
+            let file = OpenFile::new(core.clone(), file.handle(), facts, Some(index as u8));
+            events::file_opened(&file, Some(path));
+            Ok(file)
+        });
+        if opened.is_some() {
+            return opened;
         }
     }
+    None
+}
+
+/// Opens a file. May block as `open(2)` may.
+pub(crate) fn open(core: &Arc<Core>, options: &OpenOptions, path: &Path) -> Result<Arc<OpenFile>, Error> {
+    if let Some(opened) = open_own(core, options, path, false) {
+        return opened;
+    }
+    let emulated = options.emulated()?;
     let (fd, refused) = options.open_descriptor(path, core.settings.strict)?;
     let file = OpenFile::adopt(core.clone(), fd, refused, emulated)?;
     events::file_opened(&file, Some(path));

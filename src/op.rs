@@ -6,6 +6,7 @@
 use std::io;
 
 use crate::buf::{IoBuf, IoBufMut};
+use crate::completion::Outcome;
 use crate::error::BufResult;
 use crate::how::{At, How};
 use crate::request::{Extra, IoVec, OpKind, Ranges};
@@ -63,6 +64,12 @@ pub trait Operation: sealed::Sealed + Send + 'static {
     #[doc(hidden)]
     fn extra(&self) -> Extra {
         Extra::None
+    }
+
+    /// What needs neither a slot nor a worker.
+    #[doc(hidden)]
+    fn at_once(&self) -> Option<Outcome> {
+        None
     }
 
     #[doc(hidden)]

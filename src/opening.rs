@@ -32,6 +32,14 @@ impl Opening {
         Ok(0)
     }
 
+    /// Opens it where one asks, if it is a file of a backend's own that never blocks: the order of what happens there is the
+    /// program's, and not that of a worker.
+    pub(crate) fn at_once(&self) -> Option<Outcome> {
+        let opened = crate::engine::open_own(&self.core, &self.options, &self.path, true)?;
+        *lock(&self.opened) = Some(opened);
+        Some(Ok(0))
+    }
+
     /// The file, or why there is none.
     pub(crate) fn finish(&self, result: io::Result<u64>) -> Result<File, Error> {
         let opened = lock(&self.opened).take();

@@ -478,6 +478,13 @@ impl Request {
         body.step = ranges as u16 | CUT;
     }
 
+    /// Makes its answer final: nobody is asked once more without NOWAIT.
+    #[cfg(feature = "simulated")]
+    #[cfg_attr(not(any(target_os = "linux", target_os = "android")), allow(dead_code, reason = "for FaultInjecting"))]
+    pub(crate) fn insist(&mut self) {
+        self.body_mut().nowait = false;
+    }
+
     /// Whether to answer `EAGAIN` instead of blocking, as `RWF_NOWAIT`.
     pub fn nowait(&self) -> bool {
         self.body().nowait

@@ -60,11 +60,15 @@ pub(super) fn strike<'a>(
 ) -> CrashReport {
     let mut files: Vec<_> = files.collect();
     let mut report = CrashReport { unsynced: files.iter().map(|f| f.pending.len() as u64).sum(), ..Default::default() };
+    if mode == Crash::KeepAll {
+        // Only the program dies: the page cache is as it was, and what was not durable is not durable now.
+        report.kept = report.unsynced;
+        return report;
+    }
     match mode {
-        Crash::LoseUnsynced => keep(&mut files, 0, &mut report),
+        Crash::KeepAll | Crash::LoseUnsynced => keep(&mut files, 0, &mut report),
         Crash::KeepPrefix => keep(&mut files, dice.below(report.unsynced + 1), &mut report),
         Crash::KeepFirst(count) => keep(&mut files, count, &mut report),
-        Crash::KeepAll => keep(&mut files, u64::MAX, &mut report),
         Crash::Torn => {
             for file in &mut files {
                 report.stale_sectors += tear(file, sector, dice);
@@ -83,6 +87,7 @@ pub(super) fn strike<'a>(
 fn keep(files: &mut [&mut Inode], count: u64, report: &mut CrashReport) {
     let mut numbers: Vec<u64> = files.iter().flat_map(|file| file.pending.iter().map(|(number, _)| *number)).collect();
     numbers.sort_unstable();
+    numbers.dedup();
     let count = count.min(numbers.len() as u64);
     // A durable write may have split one into several of the same number.
     let limit = numbers.get(count as usize).copied().unwrap_or(u64::MAX);
@@ -95,6 +100,7 @@ fn keep(files: &mut [&mut Inode], count: u64, report: &mut CrashReport) {
 }
 
 /// What one sector goes through.
+#[derive(Clone)]
 enum Step {
     Bytes(u64, Vec<u8>),
     Zeroes(Range<u64>),
@@ -112,17 +118,17 @@ fn tear(file: &mut Inode, sector: u64, dice: &mut Rng) -> u64 {
     }
     let durable = file.durable.get_or_insert_default();
     let mut lengths = vec![durable.len()];
-    let mut sectors: BTreeMap<u64, Vec<Step>> = BTreeMap::new();
+    let mut sectors: BTreeMap<u64, Vec<(u64, Step)>> = BTreeMap::new();
     let mut marks = Vec::new();
     let mut after = durable.clone();
-    for (_, change) in file.pending.drain(..) {
+    for (change_number, change) in file.pending.drain(..) {
         match &change {
             Change::Write { at, data } => split(*at..*at + data.len() as u64, sector, |number, part| {
                 let bytes = data[(part.start - at) as usize..(part.end - at) as usize].to_vec();
-                sectors.entry(number).or_default().push(Step::Bytes(part.start, bytes));
+                sectors.entry(number).or_default().push((change_number, Step::Bytes(part.start, bytes)));
             }),
-            Change::Punch(range) => zero(&after, range.clone(), sector, &mut sectors),
-            Change::SetLen(len) => zero(&after, *len..after.len(), sector, &mut sectors),
+            Change::Punch(range) => zero(&after, range.clone(), sector, change_number, &mut sectors),
+            Change::SetLen(len) => zero(&after, *len..after.len(), sector, change_number, &mut sectors),
             Change::Mark { .. } => marks.push(change.clone()),
             Change::Create | Change::Allocate(_) => {}
         }
@@ -131,9 +137,11 @@ fn tear(file: &mut Inode, sector: u64, dice: &mut Rng) -> u64 {
     }
     let mut stale = 0;
     for steps in sectors.into_values() {
-        let kept = dice.below(steps.len() as u64 + 1);
-        stale += u64::from(kept < steps.len() as u64);
-        for step in steps.into_iter().take(kept as usize) {
+        // What one change does to a sector is done as a whole.
+        let changes: Vec<_> = steps.chunk_by(|one, next| one.0 == next.0).collect();
+        let kept = dice.below(changes.len() as u64 + 1);
+        stale += u64::from(kept < changes.len() as u64);
+        for (_, step) in changes[..kept as usize].concat() {
             match step {
                 Step::Bytes(at, bytes) => durable.write(at, &bytes),
                 Step::Zeroes(range) => durable.write(range.start, &vec![0; (range.end - range.start) as usize]),
@@ -147,14 +155,14 @@ fn tear(file: &mut Inode, sector: u64, dice: &mut Rng) -> u64 {
 }
 
 /// The parts of a range that may hold other bytes than zeroes become zero: a hole may be large.
-fn zero(content: &Content, range: Range<u64>, sector: u64, sectors: &mut BTreeMap<u64, Vec<Step>>) {
+fn zero(content: &Content, range: Range<u64>, sector: u64, change: u64, sectors: &mut BTreeMap<u64, Vec<(u64, Step)>>) {
     let mut at = range.start;
     content.read(range, |bytes| {
         let count = match bytes {
             Bytes::Zeroes(count) => count,
             Bytes::These(bytes) => {
                 split(at..at + bytes.len() as u64, sector, |number, part| {
-                    sectors.entry(number).or_default().push(Step::Zeroes(part));
+                    sectors.entry(number).or_default().push((change, Step::Zeroes(part)));
                 });
                 bytes.len()
             }
@@ -190,7 +198,7 @@ mod tests {
     fn after(mode: Crash, seed: u64) -> (Vec<u8>, CrashReport) {
         let mut inode = file(b"........", &[(0, b"aaaa"), (2, b"bbbb"), (6, b"cccc")]);
         let report = strike(mode, std::iter::once(&mut inode), 2, &mut Rng::stream(seed, 0));
-        assert!(inode.pending.is_empty());
+        assert_eq!(inode.pending.is_empty(), mode != Crash::KeepAll);
         (inode.current.all(), report)
     }
 
@@ -236,10 +244,14 @@ mod tests {
         let strike = |mode, seed| {
             let mut inode = made();
             let report = strike(mode, std::iter::once(&mut inode), 512, &mut Rng::stream(seed, 0));
-            assert_eq!(report.lost_files, u64::from(inode.durable.is_none()));
+            assert_eq!(report.lost_files, u64::from(inode.durable.is_none() && mode != Crash::KeepAll));
             inode.durable.is_some()
         };
-        assert!(!strike(Crash::LoseUnsynced, 1) && strike(Crash::KeepAll, 1));
+        assert!(
+            !strike(Crash::LoseUnsynced, 1) && !strike(Crash::KeepAll, 1),
+            "what was not durable is not durable now"
+        );
+        assert!(strike(Crash::KeepFirst(1), 1));
         assert!((0..50).any(|seed| strike(Crash::Torn, seed)) && (0..50).any(|seed| !strike(Crash::Torn, seed)));
     }
 }

@@ -260,9 +260,11 @@ impl State {
         let sector = self.settings.sector;
         let mut report = crash::strike(mode, self.inodes.values_mut(), sector, &mut dice);
         report.in_flight = in_flight;
-        let lost = |inode: &u64| self.inodes.get(inode).is_none_or(|inode| inode.durable.is_none());
-        self.names.retain(|_, inode| !lost(inode));
-        self.inodes.retain(|_, inode| inode.durable.is_some());
+        if mode != Crash::KeepAll {
+            let lost = |inode: &u64| self.inodes.get(inode).is_none_or(|inode| inode.durable.is_none());
+            self.names.retain(|_, inode| !lost(inode));
+            self.inodes.retain(|_, inode| inode.durable.is_some());
+        }
         self.powered = false;
         self.note(What::Crashed { mode, report });
         report

@@ -12,7 +12,7 @@ use self::held::{Held, Kept};
 use self::timer::Timer;
 use super::faults::{Asked, Effect, Fault};
 use super::plan::{FaultId, Plan, Verdict};
-use super::seeds;
+use super::seeds::{self, ENV_SEED};
 use super::trace::{Recorder, Transcript, What};
 use crate::backend::{
     Backend, Batch, CancelOutcome, Capabilities, Completions, OpSet, Operation, Refusal, VirtualFile, Wait,
@@ -33,7 +33,9 @@ pub const FAULT_INJECTING: &str = "fault-injecting";
 /// submission and at completion, short transfers, delays (in real time), a full queue, and lost writes.
 ///
 /// A fault at completion means that the backend below was not asked. Where a policy has other backends behind this one, an
-/// error that means "not here" (`EINVAL`, `EOPNOTSUPP` ...) sends the request there, visibly: so fallbacks are tested.
+/// error that means "not here" (`EINVAL`, `EOPNOTSUPP` ..., and on direct files `EAGAIN`) sends the request there, visibly:
+/// so fallbacks are tested. With a policy that requires the backend it is an error that names the refusal. `EIO`, `ENOSPC` and
+/// the like are the program's.
 ///
 /// # Examples
 /// ```
@@ -79,6 +81,9 @@ struct State {
     trace: Recorder,
 }
 
+/// A hundred years.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// What is done with a request.
 enum Fate {
     /// The backend below serves it.
@@ -87,6 +92,15 @@ enum Fate {
     Refused(Request, Refusal),
     /// It waits.
     Waits,
+}
+
+impl<B> Drop for FaultInjecting<B> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let seed = self.seed;
+            eprintln!("the faults came from the seed {seed}: {ENV_SEED}={seed} repeats them where none is set");
+        }
+    }
 }
 
 impl<B: Backend> FaultInjecting<B> {
@@ -139,6 +153,10 @@ impl<B: Backend> FaultInjecting<B> {
         let (kind, offset, length) = (request.kind(), request.place(), request.length());
         let unit = unit(&request);
         let verdict = state.plan.judge(&Asked { number, kind, path: &path, offset, length, unit });
+        // The engine would ask the pool whether a NOWAIT request is meant so: there it would have no fault.
+        if verdict.error.or(verdict.refused) == Some(Errno(libc::EIO)) {
+            request.insist();
+        }
         let refusal = match verdict.refused {
             Some(errno) => Some((Refusal::Unsupported(errno), Some(errno))),
             None => verdict.queue_full.then_some((Refusal::Busy, None)),
@@ -159,7 +177,8 @@ impl<B: Backend> FaultInjecting<B> {
         }
         let outcome = outcome(&mut request, &verdict);
         if !verdict.delay.is_zero() {
-            let due = Instant::now() + verdict.delay;
+            // A stall for ever is one for as long as can be said.
+            let due = Instant::now().checked_add(verdict.delay).unwrap_or_else(|| Instant::now() + FOR_EVER);
             state.held.hold(due, Kept { request, outcome, short });
             self.timer.set(state.held.next());
             return Fate::Waits;
@@ -177,9 +196,13 @@ fn outcome(request: &mut Request, verdict: &Verdict) -> Option<Outcome> {
         return Some(Err(errno));
     }
     // The one harm that can be done.
-    let lost = !verdict.harms.is_empty();
+    let length = request.length();
+    let lost = verdict.harms.iter().any(|harm| {
+        // Without a range it is all the same where it goes.
+        harm.within == (0..u64::MAX)
+            || request.place().is_some_and(|at| harm.within.start <= at && at + length <= harm.within.end)
+    });
     lost.then(|| {
-        let length = request.length();
         // The memory is asked for, so that the count is believed.
         Operation::new(request, |_| Err(Errno(libc::EBADF))).settle(Ok(length))
     })

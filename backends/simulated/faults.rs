@@ -369,6 +369,11 @@ impl Effect {
         }
     }
 
+    /// Whether the request is not even taken.
+    pub(super) fn refuses(&self) -> bool {
+        matches!(self, Self::QueueFull | Self::Error { at_submit: true, .. })
+    }
+
     /// Whether it could be done to such a request.
     fn concerns(&self, asked: &Asked<'_>) -> bool {
         let transfers = asked.kind.is_transfer() && asked.length > 0;

@@ -128,12 +128,24 @@ impl Inode {
             let [byte] = content.copy(at..at + 1)[..] else { continue };
             content.put(at, &[byte ^ 1 << bit]);
         }
+        // Also in what becomes durable later.
+        for (_, change) in &mut self.pending {
+            if let Change::Write { at: begin, data } = change
+                && let Some(index) = at.checked_sub(*begin).filter(|index| *index < data.len() as u64)
+            {
+                Arc::make_mut(data)[index as usize] ^= 1 << bit;
+            }
+        }
     }
 
     /// Marks every version.
     pub(super) fn mark(&mut self, number: u64, kind: DamageKind, range: Range<u64>) {
         for content in std::iter::once(&mut self.current).chain(&mut self.durable) {
             content.marks.add(number, kind, range.clone());
+        }
+        // The changes before it must not heal it when they become durable.
+        if let Some((change, _)) = self.pending.last() {
+            self.pending.push((*change, Change::Mark { number, kind, range }));
         }
     }
 }

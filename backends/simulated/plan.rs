@@ -103,9 +103,15 @@ impl Plan {
     /// Decides about a request.
     pub(super) fn judge(&mut self, asked: &Asked<'_>) -> Verdict {
         let mut verdict = Verdict::default();
-        for rule in &mut self.rules {
-            if rule.strikes(asked) {
-                rule.apply(asked, &mut verdict);
+        // What is refused meets the other faults when it is offered again, and not twice.
+        for refuses in [true, false] {
+            for rule in self.rules.iter_mut().filter(|rule| rule.fault.effect.refuses() == refuses) {
+                if rule.strikes(asked) {
+                    rule.apply(asked, &mut verdict);
+                }
+            }
+            if verdict.queue_full || verdict.refused.is_some() {
+                break;
             }
         }
         verdict

@@ -70,18 +70,19 @@ impl Queue {
     }
 
     /// What the writes in flight would write, in their order.
-    fn writes(&mut self) -> Vec<(u64, Option<u64>, Vec<u8>)> {
+    fn writes(&mut self) -> Vec<(u64, Option<u64>, bool, Vec<u8>)> {
         let writes = self.0.values_mut().filter(|entry| {
             entry.outcome.is_none() && entry.request.kind() == OpKind::Write && !entry.verdict.refuses_to_write()
         });
         let data = |entry: &mut Entry| {
             let RawHandle::Virtual(number) = entry.request.handle() else { return None };
-            let position = entry.request.position().filter(|_| !entry.request.appends());
+            let (position, appends) = (entry.request.position(), entry.request.appends());
+            let most = entry.verdict.short.map_or(usize::MAX, |short| short as usize);
             let operation = Operation::new(&mut entry.request, |_| Err(Errno(libc::EBADF)));
-            let data = operation.data().iter().flat_map(|part| part.iter().copied()).collect();
+            let data = operation.data().iter().flat_map(|part| part.iter().copied()).take(most).collect();
             // SAFETY: the operation, and what it has lent, is gone.
             unsafe { entry.request.retract() };
-            Some((number, position, data))
+            Some((number, position, appends, data))
         };
         writes.filter_map(data).collect()
     }
@@ -100,10 +101,17 @@ impl State {
             }
             count += queue.end_all(now, Err(Errno(libc::EIO)));
         }
-        for (number, position, data) in writes {
+        for (number, position, appends, data) in writes {
             let Ok(open) = self.opened(number).cloned() else { continue };
             let end = self.inode(open.inode).current.len();
-            let at = if open.appends { end } else { position.unwrap_or(end) };
+            let at = if open.appends || appends { end } else { position.unwrap_or(open.position) };
+            let fits = |bytes: u64| bytes.is_multiple_of(open.alignment);
+            if !fits(data.len() as u64) || !(fits(at) || open.appends) {
+                continue;
+            }
+            // What would have been refused has not begun either.
+            let Ok(length) = self.may_write(&open, at, data.len() as u64) else { continue };
+            let data = &data[..length as usize];
             self.change(open.inode, Change::Write { at, data: data.into() }, false);
         }
         count

@@ -208,16 +208,13 @@ impl State {
         verdict: &mut Verdict,
         durable: bool,
     ) -> Outcome {
-        if at >= LONGEST && length > 0 {
-            return Err(Errno(libc::EFBIG));
-        }
-        let length = self.fitting(open, at, length.min(LONGEST - at))?;
+        let length = self.may_write(open, at, length)?;
         let mut to = at;
         let mut lost = false;
         for harm in &mut verdict.harms {
             match harm.effect {
                 Effect::Misdirected => to = self.astray(open, &(at..at + length), harm).unwrap_or(to),
-                Effect::LostWrite => lost = harm.within.start <= at && at + length <= harm.within.end,
+                Effect::LostWrite => lost |= harm.within.start <= at && at + length <= harm.within.end,
                 _ => {}
             }
         }
@@ -246,6 +243,14 @@ impl State {
             self.damage_stored(open, at..at + length, number, harm);
         }
         Ok(length)
+    }
+
+    /// So much of a write the file may have.
+    pub(super) fn may_write(&mut self, open: &OpenInode, at: u64, length: u64) -> Outcome {
+        if at >= LONGEST && length > 0 {
+            return Err(Errno(libc::EFBIG));
+        }
+        self.fitting(open, at, length.min(LONGEST.saturating_sub(at)))
     }
 
     /// So much of a write there is space for.
@@ -282,14 +287,15 @@ impl State {
         let (low, high) = (harm.within.start, harm.within.end.min(end).checked_sub(length)?);
         // Places at which it could begin: its own, and those at whole sectors from it.
         let before = range.start.checked_sub(low)? / sector;
-        let after = high.checked_sub(range.start.min(high))? / sector;
         let first = range.start - before * sector;
-        let places = before + after;
-        if places == 0 || length == 0 || range.start > high {
+        // How many there are; behind the last one it would leave the file.
+        let places = if first > high { 0 } else { (high - first) / sector + 1 };
+        // Its own is left out: what makes the file longer has none among them.
+        let others = places - u64::from(before < places);
+        if others == 0 || length == 0 {
             return None;
         }
-        let place = harm.dice.below(places);
-        // Its own is left out.
+        let place = harm.dice.below(others);
         Some(first + (place + u64::from(place >= before)) * sector)
     }
 

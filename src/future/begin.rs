@@ -51,6 +51,7 @@ pub(super) fn begin<T: Operation>(fresh: Fresh<T>, waker: Option<&Waker>) -> Beg
             Err(error) => Some(Err(error.into())),
             Ok(()) => file.validate(&shape, memory.left()).map(|outcome| outcome.map_err(io::Error::from)),
         };
+        let refused = refused.or_else(|| operation.at_once().map(|outcome| outcome.map_err(io::Error::from)));
         if let Some(result) = refused {
             return Begun::Over(operation.finish(result), Trace::NONE);
         }

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 
 use super::{Operation, Shape, sealed};
-use crate::completion::Errno;
+use crate::completion::{Errno, Outcome};
 use crate::error::Error;
 use crate::file::File;
 use crate::how::At;
@@ -97,6 +97,10 @@ impl Operation for Open {
 
     fn extra(&self) -> Extra {
         Extra::Open(self.opening.clone())
+    }
+
+    fn at_once(&self) -> Option<Outcome> {
+        self.opening.at_once()
     }
 
     fn finish(self, result: io::Result<u64>) -> Self::Output {

@@ -255,6 +255,11 @@ impl Bed {
         Engine::builder().policy(Policy::Prefer(names)).slow_submit(Duration::MAX)
     }
 
+    /// Whether opening needs no worker.
+    pub(crate) fn opens_at_once(&self) -> bool {
+        self.disk.is_some()
+    }
+
     /// A new file that holds `data`, also on the disk: later direct writes find its blocks allocated.
     pub(crate) fn make(&self, name: &str, data: &[u8]) -> PathBuf {
         if let Some(disk) = &self.disk {

@@ -204,7 +204,10 @@ pub(crate) fn a_dropped_open_closes(bed: &Bed) {
         descriptors_of(&path) == 0
     });
     let mut opening = open(&engine);
-    assert!(poll_once(&mut opening).is_pending());
+    // A backend that never blocks opens its own files at once.
+    let opened = poll_once(&mut opening);
+    assert!(opened.is_pending() || bed.opens_at_once());
+    drop(opened);
     drop(engine);
     drop(opening);
     assert_eq!(descriptors_of(&path), 0, "after the engine's end");

@@ -207,3 +207,43 @@ fn what_cannot_be_done_to_real_files() {
     }
     injecting.shutdown();
 }
+
+/// Each of them, over each backend and on direct files too: nobody else answers in its stead.
+#[test]
+fn the_devices_errors_reach_the_program() {
+    for (name, direct) in below() {
+        for at_submit in [false, true] {
+            for errno in [libc::EIO, libc::ENOSPC, libc::EROFS] {
+                let fault = if at_submit { Fault::error(errno).at_submit() } else { Fault::error(errno) };
+                let bench = bench(name, direct, &[fault.reads(), Fault::error(errno).writes()]);
+                let BufResult(read, buffer) = bench.file.read_at(bench.file.buffer(BLOCK), 0).wait();
+                assert_eq!(read.expect_err("each fails").raw_os_error(), Some(errno), "{name}, at submit: {at_submit}");
+                let write = bench.file.write_at(buffer, 0).wait().0;
+                assert_eq!(write.expect_err("each fails").raw_os_error(), Some(errno), "{name}");
+            }
+        }
+    }
+}
+
+/// A fault that has a range leaves everything else alone.
+#[test]
+fn losses_stay_within_their_range() {
+    for (name, direct) in below() {
+        let lost = Fault::lost_write().range(0..BLOCK as u64);
+        let bench = bench(name, direct, &[lost]);
+        let before = std::fs::read(&bench.path).expect("it is there");
+        let block = |count: usize| {
+            let mut buffer = bench.file.buffer(count * BLOCK);
+            buffer.fill(0xaa);
+            buffer
+        };
+        assert_eq!(bench.file.write_at(block(1), 0).wait().0.expect("it reports success"), BLOCK);
+        assert_eq!(std::fs::read(&bench.path).expect("it is there"), before, "{name}: lost");
+        // More than the range: not lost.
+        bench.file.write_all_at(block(2), 0).wait().0.expect("room");
+        assert!(
+            std::fs::read(&bench.path).expect("it is there")[..2 * BLOCK].iter().all(|byte| *byte == 0xaa),
+            "{name}"
+        );
+    }
+}

@@ -14,5 +14,7 @@ mod crashes;
 mod disk;
 /// Each fault: how often it strikes, what it does, and what it leaves alone.
 mod faults;
+/// Where faults, crashes and the page cache meet.
+mod together;
 /// Traces and seeds.
 mod traces;
