@@ -133,7 +133,7 @@ impl State {
 
     /// Whether a path is the disk's.
     pub(super) fn serves(&self, path: &Path) -> bool {
-        self.settings.below.as_ref().is_none_or(|below| path.starts_with(below))
+        self.settings.below.as_ref().is_none_or(|below| plain(path).starts_with(plain(below)))
     }
 
     /// Opens a file for an engine.

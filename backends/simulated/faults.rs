@@ -238,7 +238,7 @@ impl Fault {
 
     /// This file only, or the files below this directory.
     pub fn path(mut self, path: impl AsRef<Path>) -> Self {
-        self.path = Some(path.as_ref().to_owned());
+        self.path = Some(super::disk::plain(path.as_ref()));
         self
     }
 

@@ -248,7 +248,8 @@ impl SimulatedDisk {
     /// not in the file.
     pub fn spoil(&self, path: impl AsRef<Path>, range: Range<u64>) -> bool {
         let sector = self.state().settings.sector;
-        let whole = range.start / sector * sector..range.end.next_multiple_of(sector);
+        let end = range.end.checked_next_multiple_of(sector).unwrap_or(u64::MAX);
+        let whole = range.start / sector * sector..end;
         self.harm(path.as_ref(), damage::DamageKind::LatentError, whole, |_| {})
     }
 

@@ -183,3 +183,15 @@ fn opening_asynchronously_repeats() {
     let first = run();
     (0..20).for_each(|round| assert_eq!(run(), first, "round {round}"));
 }
+
+/// `./` says nothing, wherever it stands.
+#[test]
+fn paths_are_compared_as_what_they_name() {
+    let disk = disk(|d| d.below("./data").fault(Fault::error(libc::EIO).reads().path("./data//a")));
+    disk.put("data/a", &[1; 10]);
+    disk.put("data/b", &[1; 10]);
+    let engine = engine(&disk);
+    assert_eq!(code(open(&engine, "data/a").read_at(vec![0; 10], 0).wait().0), libc::EIO);
+    assert_eq!(open(&engine, "./data/./b").read_at(vec![0; 10], 0).wait().0.expect("another file"), 10);
+    assert!(disk.spoil("data/b", 0..u64::MAX), "all of it");
+}
