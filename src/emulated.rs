@@ -10,8 +10,9 @@ use std::os::fd::RawFd;
 
 use crate::completion::{Errno, Outcome};
 use crate::descriptor::OpenFile;
+use crate::memory::IoVec;
 use crate::op::Shape;
-use crate::request::{IoVec, OpKind, Request};
+use crate::request::{OpKind, Request};
 use crate::router::facts::{self, FileKind};
 
 impl OpenFile {

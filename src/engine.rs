@@ -22,9 +22,9 @@ use crate::monitor;
 use crate::notify::Notifications;
 use crate::op;
 use crate::open::OpenOptions;
-use crate::opening::Opening;
+use crate::opening::{self, Opening};
 use crate::request;
-use crate::router::facts::{self, Facts};
+use crate::router::facts;
 use crate::router::policy::{Candidate, Policy, Settings};
 use crate::slot::Slab;
 use crate::stats::{Anomalies, BackendStats, Counter, Counters, InlineStats, NotificationStats, Stats};
@@ -185,7 +185,7 @@ impl Engine {
     }
 
     pub(crate) fn open(&self, options: &OpenOptions, path: &Path) -> Result<File, Error> {
-        open(self.core(), options, path).map(File::new)
+        opening::open(self.core(), options, path).map(File::new)
     }
 
     pub(crate) fn open_later(&self, options: OpenOptions, path: PathBuf) -> Op<op::Open> {
@@ -423,51 +423,6 @@ impl Engine {
     fn core(&self) -> &Arc<Core> {
         &self.inner.core
     }
-}
-
-/// Opens a file that a backend has for itself; `None`: it is nobody's. `at_once`: asks only until one could block.
-pub(crate) fn open_own(
-    core: &Arc<Core>,
-    options: &OpenOptions,
-    path: &Path,
-    at_once: bool,
-) -> Option<Result<Arc<OpenFile>, Error>> {
-    // What contradicts itself is refused whoever would open it.
-    let checked = core.check().and_then(|()| options.flags().map(|_| ())).and_then(|()| options.emulated());
-    let emulated = match checked {
-        Ok(emulated) => emulated,
-        Err(error) => return Some(Err(error)),
-    };
-    for (index, lane) in core.lanes.iter().enumerate() {
-        let Some(backend) = &lane.backend else { continue };
-        let capabilities = backend.capabilities();
-        if at_once && (capabilities.may_block || capabilities.serves != Serves::OwnFiles) {
-            continue;
-        }
-        let opened = backend.open(path, options).map(|opened| {
-            let file = opened.map_err(|source| Error::Open { path: path.to_owned(), source })?;
-            let facts = Facts::of_virtual(file.alignment).opened_with(options).emulating(emulated);
-            let file = OpenFile::new(core.clone(), file.handle(), facts, Some(index as u8));
-            events::file_opened(&file, Some(path));
-            Ok(file)
-        });
-        if opened.is_some() {
-            return opened;
-        }
-    }
-    None
-}
-
-/// Opens a file. May block as `open(2)` may.
-pub(crate) fn open(core: &Arc<Core>, options: &OpenOptions, path: &Path) -> Result<Arc<OpenFile>, Error> {
-    if let Some(opened) = open_own(core, options, path, false) {
-        return opened;
-    }
-    let emulated = options.emulated()?;
-    let (fd, refused) = options.open_descriptor(path, core.settings.strict)?;
-    let file = OpenFile::adopt(core.clone(), fd, refused, emulated)?;
-    events::file_opened(&file, Some(path));
-    Ok(file)
 }
 
 impl std::fmt::Debug for Engine {

@@ -8,8 +8,9 @@
 use std::os::fd::RawFd;
 
 use crate::completion::{Errno, Outcome};
+use crate::memory::{IoVec, MOST_IOVECS};
 use crate::os;
-use crate::request::{IoVec, MOST_IOVECS, OpKind};
+use crate::request::OpKind;
 
 /// One transfer in the caller: what, from where to where.
 #[derive(Clone, Copy, Debug)]

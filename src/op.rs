@@ -9,7 +9,8 @@ use crate::buf::{IoBuf, IoBufMut};
 use crate::completion::Outcome;
 use crate::error::BufResult;
 use crate::how::{At, How};
-use crate::request::{Extra, IoVec, OpKind, Ranges};
+use crate::memory::{IoVec, Ranges};
+use crate::request::{Extra, OpKind};
 
 mod control;
 mod vectored;

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use crate::backend::{Backend, Batch, Completions, Wait};
 use crate::completion::{Errno, Last, Outcome};
-use crate::request::{self, Anomaly, Body, IoVec, OpKind, Owner, RawHandle, Request, RequestId};
+use crate::memory::IoVec;
+use crate::request::{self, Anomaly, Body, OpKind, Owner, RawHandle, Request, RequestId};
 use crate::router::facts::Alignment;
 use crate::settle::Tally;
 use crate::slot::{Slab, Slot};

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::completion::Outcome;
-use crate::request::{IoVec, Request};
+use crate::memory::IoVec;
+use crate::request::Request;
 use crate::testing::{Bench, PATIENCE, Pending};
 
 const PAGE: usize = 4096;

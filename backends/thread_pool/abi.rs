@@ -11,8 +11,9 @@ use std::ptr;
 use super::{control, flagged, misaligned};
 use crate::completion::{Errno, Outcome};
 use crate::how::How;
+use crate::memory::IoVec;
 use crate::os::{self, Offset};
-use crate::request::{IoVec, OpKind, Request};
+use crate::request::{OpKind, Request};
 
 /// The most that one transfer moves: Linux stops there by itself, the BSDs and macOS refuse more with `EINVAL`.
 const MOST_BYTES: usize = 0x7fff_f000;

@@ -12,8 +12,9 @@ use super::abi;
 use crate::buf::AlignedBuf;
 use crate::completion::{Errno, Outcome};
 use crate::how::Durability;
+use crate::memory::IoVec;
 use crate::os;
-use crate::request::{IoVec, OpKind, Request};
+use crate::request::{OpKind, Request};
 
 /// Bytes that go through the buffer at a time.
 const MOST: u64 = 1 << 20;

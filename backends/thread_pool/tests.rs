@@ -184,7 +184,7 @@ fn space_is_allocated_or_the_refusal_reported() {
 
 #[test]
 fn several_ranges_of_memory_are_one_transfer() {
-    use crate::request::IoVec;
+    use crate::memory::IoVec;
     let (bench, pool, file) = (Bench::new(), pool(1, 10), file());
     for position in [Some(10), None] {
         for kind in [OpKind::Write, OpKind::Read] {

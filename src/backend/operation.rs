@@ -13,8 +13,9 @@ use std::os::fd::BorrowedFd;
 use super::sync_backend::errno;
 use crate::completion::{Errno, Outcome};
 use crate::how::{Durability, Priority};
+use crate::memory::IoVec;
 use crate::metadata::{Advice, Metadata};
-use crate::request::{Anomaly, IoVec, OpKind, RawHandle, Request};
+use crate::request::{Anomaly, OpKind, RawHandle, Request};
 
 /// One operation, for as long as it is being executed.
 #[derive(Debug)]

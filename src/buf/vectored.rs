@@ -1,7 +1,7 @@
 //! Several buffers for one transfer: what [`readv(2)`](https://man7.org/linux/man-pages/man2/readv.2.html) calls a vector.
 
 use super::{IoBuf, IoBufMut};
-use crate::request::IoVec;
+use crate::memory::IoVec;
 
 /// Several buffers that can be written from, one after the other.
 ///

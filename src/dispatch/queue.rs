@@ -1,7 +1,8 @@
 //! Into the queue of a lane, and out of it again.
 
 use super::Core;
-use crate::request::{MOST_IOVECS, ONE_RANGE, Request, RequestId};
+use crate::memory::MOST_IOVECS;
+use crate::request::{ONE_RANGE, Request, RequestId};
 
 impl Core {
     /// Queues a request for the lane that its trail names. It goes out with the next flush.

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use crate::descriptor::{First, OpenFile};
 use crate::events;
+use crate::memory::IoVec;
 use crate::op::{Operation, Shape};
-use crate::request::{Body, IoVec, OpKind, Request, Trail};
+use crate::request::{Body, OpKind, Request, Trail};
 use crate::slot::Slot;
 use crate::stream::StepMemory;
 

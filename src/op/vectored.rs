@@ -6,7 +6,8 @@ use super::{Operation, Shape, filled_up, sealed, written_out};
 use crate::buf::{IoVecBuf, IoVecBufMut};
 use crate::error::BufResult;
 use crate::how::At;
-use crate::request::{IoVec, OpKind, Ranges};
+use crate::memory::{IoVec, Ranges};
+use crate::request::OpKind;
 
 /// Reads into several buffers, one after the other, at most what fits.
 #[derive(Debug)]
