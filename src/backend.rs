@@ -27,6 +27,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::operation::{Handle, Operation, Room};
@@ -108,6 +109,15 @@ pub trait Backend: Send + Sync {
 
     /// Why it works below what was asked for (a smaller queue, fewer threads), as a sentence for an operator.
     fn degraded(&self) -> Option<String> {
+        None
+    }
+
+    /// Another instance with the same options, for the requests of one thread at a time, where a backend is served better by
+    /// several than by one that all threads share; `None`: it is not, or none can be had. Only asked of a backend that is
+    /// [reaped](Capabilities::reaped). An instance has the same name and capabilities, a [`notification`](Self::notification)
+    /// of its own, and is [shut down](Self::shutdown) with the engine. Never called while the engine does not use threads at
+    /// the same time; see [`EngineBuilder::thread_contexts`](crate::EngineBuilder::thread_contexts).
+    fn another(&self) -> Option<Arc<dyn Backend>> {
         None
     }
 

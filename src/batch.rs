@@ -335,6 +335,8 @@ impl<R> Batch<R> {
             drop(old);
             if numbers.is_empty() {
                 if self.running > 0 && !driver::is_driving(&self.core) {
+                    // Where they were begun is not asked.
+                    self.core.driver.sides.share_all(&self.core);
                     future::keep_driven(&self.core, context.waker());
                 }
                 return;

@@ -500,8 +500,36 @@ impl OpenFile {
         if !self.may_overlap(&request) {
             return self.core.enqueue(request);
         }
+        self.admit(request, |request| self.core.enqueue(request));
+    }
+
+    /// The same for one that this thread has made just now.
+    fn launch_near(&self, request: Request) {
+        if !self.may_overlap(&request) {
+            return self.core.enqueue_near(request);
+        }
+        let (id, mut held) = (request.id(), true);
+        self.admit(request, |request| {
+            if request.id() == id {
+                held = false;
+                self.core.enqueue_near(request);
+            } else {
+                self.core.enqueue(request);
+            }
+        });
+        if held {
+            self.waits_for_others();
+        }
+    }
+
+    fn admit(&self, request: Request, release: impl FnMut(Request)) {
         let cached = Self::is_cached_write(&request);
-        self.overlap.admit(request, cached, |request| self.footprint(request), |request| self.core.enqueue(request));
+        self.overlap.admit(request, cached, |request| self.footprint(request), release);
+    }
+
+    /// A request of this thread's is held back by others, whose ends may be another thread's to collect.
+    fn waits_for_others(&self) {
+        self.core.driver.sides.share_all(&self.core);
     }
 
     /// Sends a request on its way, of which its file has said how it begins.
@@ -525,8 +553,8 @@ impl OpenFile {
         }
         match self.order.admit(request) {
             Some(close) if close.kind() == OpKind::Close => self.close(close),
-            Some(request) => self.launch(request),
-            None => {}
+            Some(request) => self.launch_near(request),
+            None => self.waits_for_others(),
         }
     }
 
@@ -579,7 +607,7 @@ fn raise_detour(core: &Core, plans: &[Plan; Class::COUNT], reason: Reason) {
 impl Owner for OpenFile {
     fn judge(&self, request: &mut Request, outcome: Outcome, tally: &mut Tally) -> Option<Outcome> {
         let trail = &mut request.body_mut().trail;
-        trail.from = trail.backend;
+        trail.from = trail.place;
         let counted = trail.counted;
         let outcome = self.verdict(request, outcome)?;
         let unready = request.is_stream() && outcome == Err(Errno(libc::EAGAIN));
@@ -622,7 +650,7 @@ impl Owner for OpenFile {
             Pass::Untracked | Pass::Tracked(_) => self.core.enqueue(request),
         }
         if counted {
-            self.core.lanes[usize::from(from)].left(1);
+            self.core.lane(from).left(1);
         }
         self.core.flush_after_completion();
     }

@@ -25,11 +25,11 @@ use crate::driver::Driver;
 use crate::error::Error;
 use crate::fork::ForkGuard;
 use crate::notify::Notifications;
-use crate::request::RequestId;
+use crate::request::{Place, RequestId};
 use crate::router::policy::Settings;
 use crate::settle::{Tally, Witness};
 use crate::slot::Slab;
-use crate::stats::{Counter, Counters};
+use crate::stats::{BackendStats, Counter, Counters};
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// What the engine, its files and its threads share.
@@ -62,9 +62,33 @@ pub(crate) struct Core {
 }
 
 impl Core {
+    /// The lane that a request is in, or was in last.
+    pub(crate) fn lane(&self, place: Place) -> &Lane {
+        self.driver.sides.lane(place.side).unwrap_or(&self.lanes[usize::from(place.backend)])
+    }
+
+    /// All lanes.
+    pub(crate) fn all_lanes(&self) -> impl Iterator<Item = &Lane> {
+        self.lanes.iter().chain(self.driver.sides.lanes().map(|(_, lane)| lane))
+    }
+
+    /// The lanes that this thread looks after: all but those that are the business of one other thread.
+    fn near_lanes(&self) -> impl Iterator<Item = &Lane> {
+        self.lanes.iter().chain(self.driver.sides.near(self))
+    }
+
+    /// What a backend has done, in all of its lanes.
+    pub(crate) fn backend_stats(&self, backend: usize) -> BackendStats {
+        let mut stats = BackendStats { name: self.lanes[backend].name, ..BackendStats::default() };
+        self.lanes[backend].add_to(&mut stats);
+        let own = self.driver.sides.lanes().filter(|(of, _)| usize::from(*of) == backend);
+        own.for_each(|(_, lane)| lane.add_to(&mut stats));
+        stats
+    }
+
     /// Asks the backends to stop a request that has begun.
     pub(crate) fn cancel_begun(&self, id: RequestId) -> CancelOutcome {
-        let able = self.lanes.iter().filter(|lane| lane.capabilities.cancel);
+        let able = self.all_lanes().filter(|lane| lane.capabilities.cancel);
         let outcomes = able.filter_map(|lane| lane.backend.as_ref()).map(|backend| backend.cancel(id));
         outcomes.into_iter().find(|outcome| *outcome != CancelOutcome::Unknown).unwrap_or(CancelOutcome::Running)
     }
@@ -75,6 +99,7 @@ impl Core {
         !self.fork.is_child()
             && (self.driver.waits_for_streams()
                 || self.notifications.is_ready()
+                || self.driver.sides.need_driving()
                 || self.lanes.iter().any(Lane::needs_reaping))
     }
 
@@ -83,7 +108,7 @@ impl Core {
         if self.fork.is_child() {
             return;
         }
-        self.lanes.iter().filter_map(|lane| lane.backend.as_ref()).for_each(|backend| backend.forget(fd));
+        self.all_lanes().filter_map(|lane| lane.backend.as_ref()).for_each(|backend| backend.forget(fd));
     }
 
     /// Whether everything that ends by itself has ended, and every callback has returned.
@@ -102,7 +127,7 @@ impl Core {
 
 impl Witness for Core {
     fn judged(&self, tally: &Tally) -> bool {
-        let lane = &self.lanes[usize::from(tally.lane)];
+        let lane = self.lane(tally.place);
         let counters = &lane.counters;
         for (counter, n) in
             [(&counters.requests, tally.requests), (&counters.bytes, tally.bytes), (&counters.errors, tally.errors)]

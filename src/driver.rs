@@ -27,6 +27,7 @@ mod parker;
 mod reactor;
 mod seat;
 mod selector;
+mod side;
 mod sleep;
 mod streams;
 mod turn;
@@ -42,6 +43,7 @@ use self::parker::Parker;
 use self::seat::Seat;
 use self::selector::Selector;
 pub(crate) use self::selector::{FAILED, READABLE, WRITABLE};
+pub(crate) use self::side::Sides;
 pub(crate) use self::turn::turn;
 use crate::error::Error;
 use crate::fork::ForkGuard;
@@ -56,6 +58,8 @@ pub(crate) struct Driver {
     selector: Selector,
     doorbell: Arc<Doorbell>,
     seat: Seat,
+    /// Where threads sit that run futures at the same time.
+    pub(crate) sides: Sides,
     /// A future was pending on an executor that is not ours.
     foreign: AtomicBool,
     /// Streams by their number in what the selector tells.
@@ -81,12 +85,13 @@ pub(crate) struct Driver {
 impl Driver {
     /// # Errors
     /// [`Error::System`] where there are no more descriptors (`EMFILE`, `ENFILE`).
-    pub(crate) fn new(fork: Arc<ForkGuard>) -> Result<Self, Error> {
+    pub(crate) fn new(fork: Arc<ForkGuard>, sides: Sides) -> Result<Self, Error> {
         let driver = Self {
             fork,
             selector: Selector::new()?,
             doorbell: Arc::new(Doorbell::new()?),
             seat: Seat::new(),
+            sides,
             foreign: AtomicBool::new(false),
             streams: Mutex::new(Vec::new()),
             waits: AtomicUsize::new(0),

@@ -12,7 +12,7 @@ use crate::backends::{self, Registered};
 use crate::batch::Batch;
 use crate::descriptor::OpenFile;
 use crate::dispatch::{self, Core, Drained, Ended, Lane, State};
-use crate::driver::{self, Driver};
+use crate::driver::{self, Driver, Sides};
 use crate::error::Error;
 use crate::events;
 use crate::file::File;
@@ -27,7 +27,7 @@ use crate::request;
 use crate::router::facts;
 use crate::router::policy::{Candidate, Policy, Settings};
 use crate::slot::Slab;
-use crate::stats::{Anomalies, BackendStats, Counter, Counters, InlineStats, NotificationStats, Stats};
+use crate::stats::{Anomalies, Counter, Counters, InlineStats, NotificationStats, Stats};
 use crate::sync::atomic::AtomicUsize;
 
 /// Names the preferred backends where the builder was not told; `auto`, or names with commas between.
@@ -97,6 +97,7 @@ pub struct EngineBuilder {
     threads: usize,
     capacity: usize,
     slow_submit: Option<Duration>,
+    thread_contexts: Option<usize>,
     own: Vec<Own>,
 }
 
@@ -154,6 +155,7 @@ impl Engine {
             threads: DEFAULT_THREADS,
             capacity: DEFAULT_CAPACITY,
             slow_submit: None,
+            thread_contexts: None,
             own: Vec::new(),
         }
     }
@@ -348,26 +350,8 @@ impl Engine {
     pub fn stats(&self) -> Stats {
         let core = self.core();
         let counters = &core.counters;
-        let backend = |lane: &Lane| BackendStats {
-            name: lane.name,
-            requests: lane.counters.requests.value(),
-            bytes: lane.counters.bytes.value(),
-            errors: lane.counters.errors.value(),
-            batches: lane.counters.batches.value(),
-            submitted: lane.counters.submitted.value(),
-            busy: lane.counters.busy.value(),
-            nowait_hits: lane.counters.nowait_hits.value(),
-            nowait_misses: lane.counters.nowait_misses.value(),
-            short: lane.counters.short.value(),
-            reaps: lane.counters.reaps.value(),
-            in_flight: lane.in_flight() as u64,
-            waiting: lane.waiting() as u64,
-            submit_ns: lane.counters.submit_ns.snapshot(),
-            batch_sizes: lane.counters.batch_sizes.snapshot(),
-            slow_submits: lane.counters.slow_submits.value(),
-        };
         Stats {
-            backends: core.lanes.iter().map(backend).collect(),
+            backends: (0..core.lanes.len()).map(|backend| core.backend_stats(backend)).collect(),
             inline: InlineStats {
                 requests: counters.inline_requests.value(),
                 bytes: counters.inline_bytes.value(),
@@ -455,6 +439,15 @@ impl EngineBuilder {
         self
     }
 
+    /// Threads at the most that get a context of kernel AIO of their own while several are inside
+    /// [`block_on`](Engine::block_on) or a `wait` at the same time: each with room for [`queue_depth`](Self::queue_depth)
+    /// requests, from `fs.aio-max-nr`, made when it is first wanted, and kept. 0: all threads share one. The default is the
+    /// number of processors, or 0 where there is one only; at most 16. Whoever gets none, and all other executors, share one.
+    pub fn thread_contexts(mut self, most: usize) -> Self {
+        self.thread_contexts = Some(most);
+        self
+    }
+
     /// Worker threads at the most. They start as they are needed. The default is 32. [`Engine::set_threads`] changes it while
     /// the engine runs, to this number at the most.
     pub fn threads(mut self, threads: usize) -> Self {
@@ -539,7 +532,10 @@ impl EngineBuilder {
         let settings = Settings::new(candidates, &policy, strict, facts::swap_is_active())
             .map_err(|error| if by_environment { of_environment(error) } else { error })?;
         let fork = Arc::new(ForkGuard::new());
-        let driver = Driver::new(fork.clone())?;
+        let driver = Driver::new(
+            fork.clone(),
+            Sides::new(self.thread_contexts.unwrap_or_else(contexts_for_this_machine), slow),
+        )?;
         for registered in &registered {
             let notification = registered.backend.as_ref().ok().and_then(|backend| backend.notification());
             if let Some(notification) = notification {
@@ -622,6 +618,7 @@ impl std::fmt::Debug for EngineBuilder {
             .field("threads", &self.threads)
             .field("capacity", &self.capacity)
             .field("slow_submit", &self.slow_submit)
+            .field("thread_contexts", &self.thread_contexts)
             .finish_non_exhaustive()
     }
 }
@@ -633,6 +630,11 @@ fn candidate(registered: &Registered) -> Candidate {
         automatic: registered.automatic,
         missing: registered.backend.as_ref().err().map(|reason| reason.as_str().into()),
     }
+}
+
+/// One for each processor: more threads do not run at the same time.
+fn contexts_for_this_machine() -> usize {
+    std::thread::available_parallelism().map_or(0, |count| if count.get() > 1 { count.get() } else { 0 })
 }
 
 fn policy_from_environment() -> Result<Policy, Error> {
@@ -709,17 +711,14 @@ fn finish_elsewhere(core: &Arc<Core>) {
 /// Waits for what is in flight in a closed engine, and ends all threads. Who has closed it calls this, once.
 fn finish(core: &Arc<Core>) {
     events::shutdown("engine shuts down");
+    core.driver.sides.share_all(core);
     wake_all(core);
     driver::block_on(core, Drain { core });
     core.notifications.end();
     core.driver.stop_background();
     #[cfg(feature = "tokio")]
     core.driver.stop_reactors();
-    for lane in &core.lanes {
-        if let Some(backend) = &lane.backend {
-            backend.shutdown();
-        }
-    }
+    core.all_lanes().filter_map(|lane| lane.backend.as_ref()).for_each(|backend| backend.shutdown());
     events::shutdown("engine has ended");
     core.end.end();
 }

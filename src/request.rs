@@ -215,13 +215,24 @@ impl Default for Body {
     }
 }
 
+/// Which lane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Index of the backend.
+    pub(crate) backend: u8,
+    /// The number of a side seat; 0: the lane that all threads share.
+    pub(crate) side: u8,
+}
+
 /// Where a request has been so far; the router writes it and reads it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Trail {
     /// Index of the backend that has it now, or will have it next.
     pub(crate) backend: u8,
-    /// Index of the backend that has answered last.
-    pub(crate) from: u8,
+    /// The lane that has it, or has had it.
+    pub(crate) place: Place,
+    /// The lane whose backend has answered last.
+    pub(crate) from: Place,
     /// Backends that refused it, a bit each.
     pub(crate) tried: u32,
     /// The refusal that counts if no backend can serve it: which backend, which error.

@@ -10,13 +10,13 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use crate::completion::Outcome;
-use crate::request::{Owner, Request};
+use crate::request::{Owner, Place, Request};
 
 /// What is to be counted of requests of one lane that were judged.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     /// The lane that had them.
-    pub(crate) lane: u8,
+    pub(crate) place: Place,
     /// Requests that a backend has served, of which so many ended with an error.
     pub(crate) requests: u64,
     pub(crate) errors: u64,
@@ -29,14 +29,14 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    fn of(lane: u8) -> Self {
-        Self { lane, ..Self::default() }
+    fn of(place: Place) -> Self {
+        Self { place, ..Self::default() }
     }
 
     /// What it has come to; goes on from nothing.
     pub(crate) fn take(&mut self) -> Self {
-        let lane = self.lane;
-        std::mem::replace(self, Self::of(lane))
+        let place = self.place;
+        std::mem::replace(self, Self::of(place))
     }
 
     /// Counts a request that was served.
@@ -136,7 +136,7 @@ pub(crate) fn settle_deferred() {
 fn settle_one(mut request: Request, outcome: Outcome) {
     // Not the owner itself: who has the result may drop the file, and its descriptor is closed then and there.
     let witness = request.owner().witness();
-    let mut tally = Tally::of(request.body().trail.backend);
+    let mut tally = Tally::of(request.body().trail.place);
     let verdict = request.judge(outcome, &mut tally);
     tell(witness.as_ref(), &tally);
     match verdict {
@@ -159,7 +159,7 @@ pub(crate) fn settle(ended: &mut Vec<(Request, Outcome)>) {
         let mut owner: *const dyn Owner = Arc::as_ptr(request.owner());
         let engine = Arc::as_ptr(request.owner().slab());
         let witness = request.owner().witness();
-        let mut tally = Tally::of(request.body().trail.backend);
+        let mut tally = Tally::of(request.body().trail.place);
         // Most are of one file: its engine need not be asked for.
         let mut is_next = |(request, _): &(Request, Outcome)| {
             let next = Arc::as_ptr(request.owner());
@@ -169,10 +169,10 @@ pub(crate) fn settle(ended: &mut Vec<(Request, Outcome)>) {
             std::ptr::addr_eq(owner, next)
         };
         while let Some((mut request, outcome)) = ended.next_if(&mut is_next) {
-            let lane = request.body().trail.backend;
-            if lane != tally.lane {
+            let place = request.body().trail.place;
+            if place != tally.place {
                 tell(witness.as_ref(), &tally);
-                tally = Tally::of(lane);
+                tally = Tally::of(place);
             }
             match request.judge(outcome, &mut tally) {
                 Some(outcome) => verdicts.push((request, outcome)),

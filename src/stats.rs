@@ -231,6 +231,9 @@ pub struct BackendStats {
     /// Transfers, submitted on their own after a slow submission, that have held the caller up once more: its thread slept, or
     /// computed for long.
     pub slow_submits: u64,
+    /// Instances of it that are there: 0 where it did not start, and more than 1 where threads have some of their own
+    /// ([`EngineBuilder::thread_contexts`](crate::EngineBuilder::thread_contexts)).
+    pub contexts: u64,
 }
 
 /// How values are distributed, to a power of two.
@@ -257,6 +260,12 @@ impl Histogram {
 
     fn bucket(value: u64) -> usize {
         ((u64::BITS - value.leading_zeros()) as usize).min(Self::BUCKETS - 1)
+    }
+
+    /// Counts what the other one has counted, too.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.buckets.iter_mut().zip(&other.buckets).for_each(|(sum, more)| *sum += more);
+        self.most = self.most.max(other.most);
     }
 
     /// How many values were counted.

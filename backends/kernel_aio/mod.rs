@@ -29,7 +29,7 @@ mod submit;
 mod tests;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{PoisonError, RwLock, TryLockError};
+use std::sync::{Arc, PoisonError, RwLock, TryLockError};
 
 pub use probe::{NotStarted, Options};
 
@@ -64,6 +64,7 @@ pub struct KernelAio {
     reaper: Mutex<Reaper>,
     in_flight: InFlight,
     eventfd: OwnedFd,
+    options: Options,
     degraded: Option<String>,
 }
 
@@ -121,6 +122,7 @@ impl KernelAio {
             reaper: Mutex::new(Reaper::new(size)),
             in_flight: InFlight::new(size),
             eventfd,
+            options,
             degraded: (!notes.is_empty()).then(|| notes.join("; ")),
         })
     }
@@ -248,6 +250,12 @@ impl Backend for KernelAio {
 
     fn degraded(&self) -> Option<String> {
         self.degraded.clone()
+    }
+
+    /// A context of its own: the kernel locks a context for each submission, and wakes who sleeps on it with each completion.
+    fn another(&self) -> Option<Arc<dyn Backend>> {
+        let another = Self::with_options(self.options).ok()?;
+        Some(Arc::new(another))
     }
 
     /// Takes no more requests, and frees the context, at the latest when who uses it this moment leaves. With requests in

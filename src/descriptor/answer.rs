@@ -20,7 +20,7 @@ impl OpenFile {
 
     /// Of the backend that has answered.
     pub(super) fn counters_of(&self, request: &Request) -> &BackendCounters {
-        &self.core.lanes[usize::from(request.body().trail.backend)].counters
+        &self.core.lane(request.body().trail.place).counters
     }
 
     pub(super) fn succeeded(&self, request: &mut Request, class: Class, n: u64) -> Option<Outcome> {

@@ -25,7 +25,7 @@ impl Core {
         if self.fork.is_child() {
             return;
         }
-        let pass = || self.lanes.iter().filter(|lane| self.flush_lane(lane, attended)).count();
+        let pass = || self.near_lanes().filter(|lane| self.flush_lane(lane, attended)).count();
         while pass() > 0 {}
     }
 

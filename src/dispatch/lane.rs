@@ -8,7 +8,7 @@ use crate::backend::{Backend, Capabilities};
 use crate::completion::Outcome;
 use crate::monitor::Monitor;
 use crate::request::Request;
-use crate::stats::BackendCounters;
+use crate::stats::{BackendCounters, BackendStats};
 use crate::sync::Mutex;
 
 /// A backend and the requests that wait for it.
@@ -45,8 +45,13 @@ impl Lane {
     }
 
     /// Whether somebody has to reap for a request of this lane to complete.
-    pub(super) fn needs_reaping(&self) -> bool {
+    pub(crate) fn needs_reaping(&self) -> bool {
         self.capabilities.reaped && !self.pending.is_empty()
+    }
+
+    /// Whether it has no request, neither waiting nor in flight.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pending.is_empty()
     }
 
     /// Requests that the backend has now.
@@ -57,6 +62,31 @@ impl Lane {
     /// Requests that wait for it now.
     pub(crate) fn waiting(&self) -> usize {
         self.pending.waiting()
+    }
+
+    /// Adds what was done here.
+    pub(crate) fn add_to(&self, stats: &mut BackendStats) {
+        let counters = &self.counters;
+        for (sum, counter) in [
+            (&mut stats.requests, &counters.requests),
+            (&mut stats.bytes, &counters.bytes),
+            (&mut stats.errors, &counters.errors),
+            (&mut stats.batches, &counters.batches),
+            (&mut stats.submitted, &counters.submitted),
+            (&mut stats.busy, &counters.busy),
+            (&mut stats.nowait_hits, &counters.nowait_hits),
+            (&mut stats.nowait_misses, &counters.nowait_misses),
+            (&mut stats.short, &counters.short),
+            (&mut stats.reaps, &counters.reaps),
+            (&mut stats.slow_submits, &counters.slow_submits),
+        ] {
+            *sum += counter.value();
+        }
+        stats.in_flight += self.in_flight() as u64;
+        stats.waiting += self.waiting() as u64;
+        stats.submit_ns.merge(&counters.submit_ns.snapshot());
+        stats.batch_sizes.merge(&counters.batch_sizes.snapshot());
+        stats.contexts += u64::from(self.backend.is_some());
     }
 
     /// Notes that the backend is rid of some requests. Returns whether the queue waits for just that.

@@ -2,12 +2,24 @@
 
 use super::Core;
 use crate::memory::MOST_IOVECS;
-use crate::request::{ONE_RANGE, Request, RequestId};
+use crate::request::{ONE_RANGE, Place, Request, RequestId};
 
 impl Core {
     /// Queues a request for the lane that its trail names. It goes out with the next flush.
-    pub(crate) fn enqueue(&self, mut request: Request) {
-        let lane = &self.lanes[usize::from(request.body().trail.backend)];
+    pub(crate) fn enqueue(&self, request: Request) {
+        self.enqueue_at(request, 0);
+    }
+
+    /// The same for a request that this thread has made just now: in its own side seat, if it has one.
+    pub(crate) fn enqueue_near(&self, request: Request) {
+        let side = self.driver.sides.place(self, request.body().trail.backend);
+        self.enqueue_at(request, side);
+    }
+
+    fn enqueue_at(&self, mut request: Request, side: u8) {
+        let trail = &mut request.body_mut().trail;
+        trail.place = Place { backend: trail.backend, side };
+        let lane = self.lane(trail.place);
         request.body_mut().step = if lane.capabilities.vectored { MOST_IOVECS as u16 } else { ONE_RANGE };
         lane.pending.push(request);
         self.driver.announce();
@@ -15,11 +27,11 @@ impl Core {
 
     /// Takes a request out of the queue of the lane where it waits.
     pub(crate) fn withdraw(&self, id: RequestId) -> Option<Request> {
-        self.lanes.iter().find_map(|lane| lane.pending.withdraw(|request| request.id() == id))
+        self.all_lanes().find_map(|lane| lane.pending.withdraw(|request| request.id() == id))
     }
 
-    /// Requests that wait in all lanes.
+    /// Requests that wait in the lanes that this thread looks after.
     pub(crate) fn queued(&self) -> usize {
-        self.lanes.iter().map(|lane| lane.pending.waiting()).sum()
+        self.near_lanes().map(|lane| lane.pending.waiting()).sum()
     }
 }

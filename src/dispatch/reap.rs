@@ -24,7 +24,7 @@ impl Core {
             let room = (max - sum).min(REAP_MAX);
             sum + if ready && room > 0 { self.reap_lane(lane, Wait::poll(room)) } else { 0 }
         };
-        self.lanes.iter().fold(0, reap)
+        self.near_lanes().fold(0, reap)
     }
 
     fn reap_lane(self: &Arc<Self>, lane: &Lane, wait: Wait) -> usize {
@@ -62,6 +62,6 @@ impl Core {
     /// Whether [`reap`](Self::reap) would find something.
     pub(crate) fn has_completions(&self) -> bool {
         let ready = |lane: &Lane| lane.needs_reaping() && lane.backend.as_ref().is_some_and(|backend| backend.ready());
-        !self.fork.is_child() && self.lanes.iter().any(ready)
+        !self.fork.is_child() && self.near_lanes().any(ready)
     }
 }

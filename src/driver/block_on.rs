@@ -14,14 +14,42 @@ use crate::dispatch::Core;
 use crate::request::RequestId;
 use crate::settle::Deferring;
 
+/// What this thread drives.
+#[derive(Clone, Copy)]
+pub(super) struct Driving {
+    /// The engine that it is inside [`block_on`] of.
+    core: *const Core,
+    /// The number of its side seat there, and whether this `block_on` has taken it; 0: none.
+    side: u8,
+    owned: bool,
+}
+
 thread_local! {
-    /// The engine that this thread is inside [`block_on`] of.
-    static DRIVING: Cell<*const Core> = const { Cell::new(std::ptr::null()) };
+    static DRIVING: Cell<Driving> = const { Cell::new(Driving { core: std::ptr::null(), side: 0, owned: false }) };
+}
+
+impl Driving {
+    /// The number of this thread's side seat; 0: none.
+    pub(super) fn side(core: &Core) -> u8 {
+        let driving = DRIVING.get();
+        if std::ptr::eq(driving.core, core) { driving.side } else { 0 }
+    }
+
+    pub(super) fn sit_aside(side: u8, owned: bool) {
+        DRIVING.set(Self { side, owned, ..DRIVING.get() });
+    }
+
+    /// It sits there no more; the number of the seat, where this `block_on` has taken it.
+    pub(super) fn rise() -> Option<u8> {
+        let driving = DRIVING.get();
+        DRIVING.set(Self { side: 0, owned: false, ..driving });
+        driving.owned.then_some(driving.side)
+    }
 }
 
 /// Whether this thread is inside [`block_on`] of this engine: it will flush and collect before it sleeps.
 pub(crate) fn is_driving(core: &Core) -> bool {
-    std::ptr::eq(DRIVING.get(), core)
+    std::ptr::eq(DRIVING.get().core, core)
 }
 
 /// Runs a future to its end on this thread, collecting completions meanwhile.
@@ -58,8 +86,9 @@ fn run<F: Future>(
     let parker = Parker::current();
     let waker = Waker::from(parker.clone());
     let mut context = Context::from_waker(&waker);
-    let outer = DRIVING.replace(Arc::as_ptr(core));
+    let outer = DRIVING.replace(Driving { core: Arc::as_ptr(core), side: 0, owned: false });
     let _guard = OnExit(|| {
+        core.leave_aside();
         DRIVING.set(outer);
         part(core, &parker);
     });

@@ -52,6 +52,14 @@ pub(super) trait Driven {
     /// Completes what is there.
     fn reap(&self);
 
+    /// A round of [`wait`] begins.
+    fn settle(&self) {}
+
+    /// Sleeps without the seat, until the thread is woken, unless `unless` says so.
+    fn rest(&self, parker: &Parker<Self::Bell>, timeout: Option<Duration>, unless: impl FnOnce() -> bool) {
+        parker.park(timeout, unless);
+    }
+
     /// Calls callbacks whose time has come.
     fn call_back(&self) {}
 
@@ -122,7 +130,7 @@ pub(super) fn sleep<D: Driven>(driven: &D, parker: &Arc<Parker<D::Bell>>, timeou
     seat.parked_count.fetch_add(1, Ordering::SeqCst);
     lock(&seat.parked).push(parker.clone());
     // Who left the seat, or submitted, before this thread could be nudged: look once more before the sleep.
-    parker.park(timeout, || is_vacant(driven));
+    driven.rest(parker, timeout, || is_vacant(driven));
     lock(&seat.parked).retain(|other| !Arc::ptr_eq(other, parker));
     seat.parked_count.fetch_sub(1, Ordering::SeqCst);
 }
@@ -168,6 +176,7 @@ pub(super) fn wait<D: Driven, T>(
 ) -> Option<T> {
     loop {
         parker.take_notified();
+        driven.settle();
         let awaited = match poll() {
             Ok(output) => return Some(output),
             Err(awaited) => awaited,
@@ -243,8 +252,16 @@ impl Driven for Arc<Core> {
         }
     }
 
+    fn settle(&self) {
+        self.settle_aside();
+    }
+
+    fn rest(&self, parker: &Parker, timeout: Option<Duration>, unless: impl FnOnce() -> bool) {
+        self.patiently(timeout, |timeout| Core::rest(self, parker, timeout, unless));
+    }
+
     fn drive(&self, parker: &Parker, timeout: Option<Duration>) {
-        self.driver.drive(self, parker, timeout);
+        self.patiently(timeout, |timeout| self.driver.drive(self, parker, timeout));
     }
 
     #[cfg(feature = "tokio")]

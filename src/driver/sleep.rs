@@ -21,6 +21,14 @@ impl Driver {
         self.selector.watch(notification, Trigger::Edge)
     }
 
+    /// Whether a backend's completions end it.
+    pub(super) fn tell(&self, notification: BorrowedFd<'_>, told: bool) {
+        if self.check_process().is_ok() {
+            // It is watched already: there is nothing in this that could fail.
+            let _ = self.selector.tell(notification, told);
+        }
+    }
+
     /// # Errors
     /// `ECHILD` in a child of the process that made it: what the parent is registered for is not to be touched.
     pub(super) fn check_process(&self) -> Result<(), Errno> {
@@ -29,6 +37,7 @@ impl Driver {
 
     /// Waits in the kernel, in the driver's seat.
     pub(super) fn drive(&self, core: &Arc<Core>, parker: &Parker, timeout: Option<Duration>) {
+        core.take_along();
         let mut events = Events::new();
         let wait = || self.wait(&mut events, timeout);
         parker.sleep_in_kernel(&self.doorbell, || core.has_completions() || notify::is_due(core), wait);

@@ -52,6 +52,7 @@ pub(crate) fn turn(core: &Arc<Core>, min: usize, max: usize, timeout: Option<Dur
         parker.take_notified();
         // Before the flush: what is queued after it rings anew.
         driver.answer();
+        driver.sides.share_all(core);
         core.flush();
         driver.glance(core);
         let ended = || (core.ended.ordered_value() - before) as usize;

@@ -170,6 +170,7 @@ pub(super) fn acquire<'a>(core: &'a Arc<Core>, ticket: &mut Option<Ticket>, wake
     let slot = core.slab.poll_acquire(ticket, waker);
     if slot.is_pending() {
         // Room comes with completions: see to it that they are collected.
+        core.driver.sides.share_all(core);
         core.flush();
         if !driver::is_driving(core) {
             keep_driven(core, waker);
@@ -186,6 +187,7 @@ pub(super) fn acquire<'a>(core: &'a Arc<Core>, ticket: &mut Option<Ticket>, wake
 fn try_acquire(core: &Arc<Core>) -> Poll<&Slot> {
     let slot = core.slab.try_acquire().or_else(|| {
         // Who tries again and again, and does nothing else, shall find room in the end.
+        core.driver.sides.share_all(core);
         core.flush();
         core.reap(REAP_MAX);
         core.slab.try_acquire()

@@ -72,9 +72,12 @@ impl Launch {
             request.begin();
             slot.completion.begin_rest();
         }
-        let sent = Sent { slot: NonNull::from(slot), flush: Flush::Due };
+        let mut sent = Sent { slot: NonNull::from(slot), flush: Flush::Due, side: 0 };
         // SAFETY: the future side has not left.
-        unsafe { sent.file() }.submit(request, self.first);
+        let file = unsafe { sent.file() };
+        let side = file.core.driver.sides.place(&file.core, backend);
+        file.submit(request, self.first);
+        sent.side = side;
         sent
     }
 
@@ -94,7 +97,7 @@ impl Launch {
             slot.set_owner(file.clone());
             Request::from_slot(slot)
         };
-        let sent = Sent { slot: NonNull::from(slot), flush: Flush::Done };
+        let sent = Sent { slot: NonNull::from(slot), flush: Flush::Done, side: 0 };
         file.submit(request, first);
         file.core.flush();
         sent

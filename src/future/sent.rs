@@ -36,6 +36,8 @@ pub(super) fn flush_many(core: &Core) {
 pub(super) struct Sent {
     pub(super) slot: NonNull<Slot>,
     pub(super) flush: Flush,
+    /// The side seat of the thread that has begun it; 0: it had none.
+    pub(super) side: u8,
 }
 
 /// How far the future has seen to it that its request leaves the queue.
@@ -105,6 +107,7 @@ impl Sent {
         // the future side has left.
         let core = &unsafe { file_of(&slot) }.core;
         let driving = driver::is_driving(core);
+        core.driver.sides.share_with_me(core, self.side);
         if self.flush == Flush::Due && Gathering::is_for(core) {
             // Who gathers flushes, once all are queued.
             self.flush = Flush::Yielded;

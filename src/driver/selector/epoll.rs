@@ -61,6 +61,12 @@ impl Selector {
             .map_err(|errno| Error::System { what: "epoll_ctl", source: errno.into() })
     }
 
+    /// Whether it tells of a descriptor that is watched by edges. One that is readable is told of at once.
+    pub(in crate::driver) fn tell(&self, fd: BorrowedFd<'_>, told: bool) -> Result<(), Errno> {
+        let events = if told { libc::EPOLLIN | libc::EPOLLET } else { 0 };
+        self.control(libc::EPOLL_CTL_MOD, fd.as_raw_fd(), events, NO_STREAM)
+    }
+
     /// Makes a stream known; `EPERM` for descriptors that are always ready, such as `/dev/null`.
     pub(in crate::driver) fn add_stream(&self, fd: RawFd, number: u64) -> Result<(), Errno> {
         // Disarmed: without a direction epoll would still report errors, but not with EPOLLONESHOT after the first.

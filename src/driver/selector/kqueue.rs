@@ -107,6 +107,12 @@ impl Selector {
             .map_err(|errno| Error::System { what: "kevent", source: errno.into() })
     }
 
+    /// Whether it tells of a descriptor that is watched by edges. One that is readable is told of at once.
+    pub(in crate::driver) fn tell(&self, fd: BorrowedFd<'_>, told: bool) -> Result<(), Errno> {
+        let flags = if told { libc::EV_ADD as u64 | libc::EV_CLEAR as u64 } else { libc::EV_DELETE as u64 };
+        self.change(fd.as_raw_fd(), libc::EVFILT_READ as i64, flags, NO_STREAM)
+    }
+
     /// Makes a stream known; `EPERM` for descriptors that have no events, and so are always ready.
     pub(in crate::driver) fn add_stream(&self, fd: RawFd, number: u64) -> Result<(), Errno> {
         // Nothing is asked for yet, but whether it could be: an end of a pipe may know one direction only. A report that is taken
