@@ -151,7 +151,7 @@ impl Sides {
     }
 
     /// A seat for this thread, which is inside `block_on`: its number, and whether it has to be left in the end. An outer
-    /// `block_on` of the same thread may have one.
+    /// `block_on` of the same thread may have one. One that is not there yet is made where threads are at work.
     fn take(&self, core: &Core) -> Option<(u8, bool)> {
         let first = FIRST.get();
         let first =
@@ -163,7 +163,11 @@ impl Sides {
             return Some((at as u8 + 1, false));
         }
         (0..count).map(|step| first.wrapping_add(step) % count).find_map(|at| {
-            let side = self.seats[at].get_or_init(|| Side::open(core, self.slow)).as_ref()?;
+            let seat = &self.seats[at];
+            if seat.get().is_none() && !core.lanes.iter().any(Lane::needs_reaping) {
+                return None;
+            }
+            let side = seat.get_or_init(|| Side::open(core, self.slow)).as_ref()?;
             side.owner.compare_exchange(0, me, Ordering::SeqCst, Ordering::SeqCst).ok()?;
             side.pulse.fetch_or(1, Ordering::SeqCst);
             Some((at as u8 + 1, true))
@@ -265,7 +269,6 @@ impl Core {
             }
         } else if sides.is_crowded()
             && self.state.is_open()
-            && self.lanes.iter().any(Lane::needs_reaping)
             && let Some((number, owned)) = sides.take(self)
         {
             Driving::sit_aside(number, owned);

@@ -32,6 +32,8 @@ mod cancel;
 mod close;
 /// Opening, metadata, ranges of the disk and of the page cache.
 mod control;
+/// Threads that run futures at the same time.
+mod crowds;
 /// `O_DIRECT` beside the page cache.
 mod direct;
 /// `turn`, the engine's descriptor, and waits that end.
@@ -360,6 +362,17 @@ suite! {
         the_rest_of_a_short_transfer,
         a_position_in_use_is_not_waited_for,
         answers_as_a_device_does,
+    }
+    crowds {
+        each_with_a_context_of_its_own,
+        none_where_none_is_wanted,
+        begun_by_one_that_blocks,
+        a_batch_of_one_that_blocks,
+        a_sync_behind_a_write_of_one_that_blocks,
+        room_that_one_holds_who_blocks,
+        turned_by_another,
+        ended_by_another,
+        left_in_flight,
     }
     wakers {
         a_message_from_another_thread,
