@@ -27,7 +27,7 @@ use crate::fork::ForkGuard;
 use crate::notify::Notifications;
 use crate::request::RequestId;
 use crate::router::policy::Settings;
-use crate::settle::{Tally, Witness};
+use crate::settle::{self, Tally, Witness};
 use crate::slot::Slab;
 use crate::stats::{Counter, Counters};
 use crate::sync::atomic::{AtomicUsize, Ordering};
@@ -65,7 +65,7 @@ impl Core {
     /// Asks the backends to stop a request that has begun.
     pub(crate) fn cancel_begun(&self, id: RequestId) -> CancelOutcome {
         let able = self.lanes.iter().filter(|lane| lane.capabilities.cancel);
-        let outcomes = able.filter_map(|lane| lane.backend.as_ref()).map(|backend| backend.cancel(id));
+        let outcomes = able.filter_map(|lane| lane.backend.as_ref()).map(|backend| settle::now(|| backend.cancel(id)));
         outcomes.into_iter().find(|outcome| *outcome != CancelOutcome::Unknown).unwrap_or(CancelOutcome::Running)
     }
 
