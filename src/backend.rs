@@ -353,7 +353,9 @@ impl Completions<'_> {
         self.slab.tag()
     }
 
-    /// Ends a request that the backend has kept by itself, as [`Request::complete`] would on another occasion.
+    /// Ends a request that the backend has kept by itself, instead of [`Request::complete`]. It ends together with all others
+    /// of this `reap`, once that has returned: the engine judges and counts all of them, then publishes their results and calls
+    /// the wakers.
     pub fn finish(&mut self, request: Request, outcome: Outcome) {
         self.claimed.push((request, outcome));
     }

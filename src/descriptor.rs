@@ -31,7 +31,7 @@ use crate::router::fallback::{self, Action, Asked, Memory, Reason, Reasons};
 use crate::router::learned::{INLINE, Learned, PassedOver};
 use crate::router::policy::{self, Class, Inline, Plan, Step};
 use crate::router::strict::{self, Asking};
-use crate::settle::{Tally, Witness};
+use crate::settle::{self, Tally, Witness};
 use crate::slot::Slab;
 use crate::stats::BackendCounters;
 use crate::stream::Stream;
@@ -562,7 +562,7 @@ impl OpenFile {
     /// ever, and are not waited for: the last of them closes the descriptor when its call returns.
     fn close(&self, request: Request) {
         match &self.stream {
-            Some(stream) if !stream.let_go() => request.complete(Ok(0)),
+            Some(stream) if !stream.let_go() => settle::now(|| request.complete(Ok(0))),
             _ => self.core.enqueue(request),
         }
     }
@@ -573,7 +573,7 @@ impl OpenFile {
         let waiting = waiting.or_else(|| self.overlap.withdraw(id, |next| self.core.enqueue(next)));
         if let Some(request) = waiting {
             let _completing = Completing::enter();
-            request.complete(Err(Errno(libc::ECANCELED)));
+            settle::now(|| request.complete(Err(Errno(libc::ECANCELED))));
         }
         self.core.flush_after_completion();
     }

@@ -27,7 +27,7 @@ use crate::fork::ForkGuard;
 use crate::notify::Notifications;
 use crate::request::{Place, RequestId};
 use crate::router::policy::Settings;
-use crate::settle::{Tally, Witness};
+use crate::settle::{self, Tally, Witness};
 use crate::slot::Slab;
 use crate::stats::{BackendStats, Counter, Counters};
 use crate::sync::atomic::{AtomicUsize, Ordering};
@@ -89,7 +89,7 @@ impl Core {
     /// Asks the backends to stop a request that has begun.
     pub(crate) fn cancel_begun(&self, id: RequestId) -> CancelOutcome {
         let able = self.all_lanes().filter(|lane| lane.capabilities.cancel);
-        let outcomes = able.filter_map(|lane| lane.backend.as_ref()).map(|backend| backend.cancel(id));
+        let outcomes = able.filter_map(|lane| lane.backend.as_ref()).map(|backend| settle::now(|| backend.cancel(id)));
         outcomes.into_iter().find(|outcome| *outcome != CancelOutcome::Unknown).unwrap_or(CancelOutcome::Running)
     }
 

@@ -4,7 +4,8 @@
 //! future has the result, and its waker is called. For requests that end together each of the three is done for all of them
 //! before the next: what is counted once for all costs little for each, and who has a result finds it counted.
 //!
-//! What a backend completes inside its `submit` waits until that has returned.
+//! What a backend completes inside its `submit` waits until that has returned. What the engine itself ends does not: that
+//! may be inside another engine's backend, which waits for it there.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -82,7 +83,7 @@ impl Deferring {
         Self { outer: DEFERS.replace(true) }
     }
 
-    /// Wakers run: what they end may be waited for by them.
+    /// What ends is seen at once: it may be waited for by a waker, or by whoever is inside a `submit`.
     fn suspend() -> Self {
         Self { outer: DEFERS.replace(false) }
     }
@@ -114,6 +115,13 @@ pub(crate) fn end(request: Request, outcome: Outcome) {
     if let Some((request, outcome)) = ended {
         settle_one(request, outcome);
     }
+}
+
+/// Lets requests end at once, on a thread that may be inside another engine's `submit` too: for what is no answer of the
+/// backend that submits there.
+pub(crate) fn now<T>(ends: impl FnOnce() -> T) -> T {
+    let _suspended = Deferring::suspend();
+    ends()
 }
 
 /// Ends what a backend's `submit` has completed.

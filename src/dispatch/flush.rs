@@ -10,7 +10,7 @@ use crate::backend::{Backend, Batch};
 use crate::completion::Errno;
 use crate::monitor::{Monitor, Timed};
 use crate::request::{Request, RequestId, contain};
-use crate::settle::{Deferring, settle_deferred};
+use crate::settle::{self, Deferring, settle_deferred};
 use crate::slot::Slab;
 
 impl Core {
@@ -106,6 +106,6 @@ impl Submit<Request> for Submission<'_> {
     }
 
     fn end(&self, request: Request, errno: Errno) {
-        request.complete(Err(errno));
+        settle::now(|| request.complete(Err(errno)));
     }
 }

@@ -8,6 +8,7 @@ use super::lane::Lane;
 use crate::backend::{Completions, Wait};
 use crate::events::{self, Event};
 use crate::request::complete_all;
+use crate::settle;
 use crate::sync::try_lock;
 
 /// Completions of one `Backend::reap` at the most.
@@ -35,7 +36,7 @@ impl Core {
             let mut claimed = std::mem::take(&mut *reaper);
             let mut completions = Completions { slab: &self.slab, claimed: &mut claimed, unknown: 0 };
             lane.counters.reaps.add(1);
-            backend.reap(wait, &mut completions);
+            settle::now(|| backend.reap(wait, &mut completions));
             let unknown = completions.unknown;
             (claimed, unknown)
         };
