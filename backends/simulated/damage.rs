@@ -2,9 +2,13 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use super::SimulatedDisk;
+use super::disk::plain;
+use super::inode::Inode;
 use super::ranges::Ranges;
+use super::trace::{Event, What};
 
 /// Damage that was done to a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +38,55 @@ pub enum DamageKind {
     LostWrite,
     /// What was written here was lost by a sync that failed.
     LostSync,
+}
+
+/// Damage by the test's own hand, and what there is of it.
+impl SimulatedDisk {
+    /// Flips a bit (0 to 7) of a stored byte, as [bit rot](Fault::bit_rot) does. `false`: there is no such byte.
+    pub fn flip_bit(&self, path: impl AsRef<Path>, offset: u64, bit: u8) -> bool {
+        self.harm(path.as_ref(), DamageKind::BitRot, offset..offset.saturating_add(1), |inode| {
+            inode.flip(offset, bit % 8);
+        })
+    }
+
+    /// Makes the sectors that a range touches unreadable, as [latent errors](Fault::latent_error) do. `false`: the range is
+    /// not in the file.
+    pub fn spoil(&self, path: impl AsRef<Path>, range: Range<u64>) -> bool {
+        let sector = self.state().settings.sector;
+        let end = range.end.checked_next_multiple_of(sector).unwrap_or(u64::MAX);
+        let whole = range.start / sector * sector..end;
+        self.harm(path.as_ref(), DamageKind::LatentError, whole, |_| {})
+    }
+
+    fn harm(&self, path: &Path, kind: DamageKind, range: Range<u64>, harm: impl FnOnce(&mut Inode)) -> bool {
+        let mut state = self.state();
+        let found = state.find(path).is_some_and(|inode| range.start < inode.current.len() && !range.is_empty());
+        if !found {
+            return false;
+        }
+        let number = state.names.iter().find(|(name, _)| *name == &plain(path)).map_or(0, |(_, inode)| *inode);
+        let inode = state.inode(number);
+        harm(inode);
+        inode.mark(0, kind, range.clone());
+        state.note(What::Damaged { number: 0, kind, path: path.to_owned(), range });
+        true
+    }
+
+    /// What is damaged now, and was not written anew since. After a crash it is that of what has survived.
+    ///
+    /// A misdirected read damages nothing; traces tell of it.
+    pub fn damage(&self) -> Vec<Damage> {
+        self.state().damage()
+    }
+
+    /// All damage that was ever done, as far as the [trace](SimulatedDiskBuilder::trace_limit) reaches back.
+    pub fn damage_log(&self) -> Vec<Damage> {
+        let damage = |event: Event| match event.what {
+            What::Damaged { number, kind, path, range } => Some(Damage { number, kind, path, range }),
+            _ => None,
+        };
+        self.trace().events.into_iter().filter_map(damage).collect()
+    }
 }
 
 impl fmt::Display for DamageKind {

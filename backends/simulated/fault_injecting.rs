@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use self::held::{Held, Kept};
 use self::timer::Timer;
-use super::faults::{Asked, Effect, Fault};
+use super::asked::Asked;
+use super::faults::{Effect, Fault};
 use super::plan::{FaultId, Plan, Verdict};
 use super::seeds::{self, ENV_SEED};
 use super::trace::{Recorder, Transcript, What};

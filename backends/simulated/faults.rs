@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::asked::{Asked, Kinds};
 use super::crash::Crash;
 use super::latency::Latency;
 use crate::completion::Errno;
@@ -64,43 +65,6 @@ pub(super) enum Effect {
     LostWrite,
     FailedSync { errno: Errno, cached: bool },
     PowerLoss(Crash),
-}
-
-/// Which kinds of requests a fault is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kinds {
-    All,
-    Reads,
-    Writes,
-    Syncs,
-    Only(OpKind),
-}
-
-/// A request as a fault sees it.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Asked<'a> {
-    /// Its number: requests are counted from 1, each time that they are submitted.
-    pub number: u64,
-    /// What is asked for; [`OpKind::Open`] where a file is opened.
-    pub kind: OpKind,
-    /// The file. Empty where it is not known (a descriptor without a name).
-    pub path: &'a Path,
-    /// Where it begins, in bytes: the end of the file for what is appended, the file's position for what has no offset; the
-    /// new length of [`OpKind::SetLen`]. `None` for what has no place, and where it is not known.
-    pub offset: Option<u64>,
-    /// Bytes to transfer, or of the range.
-    pub length: u64,
-    /// What a part of it has to be a multiple of, in bytes.
-    pub(super) unit: u64,
-}
-
-impl Asked<'_> {
-    /// The bytes that it is about, where it is about some.
-    pub fn range(&self) -> Option<Range<u64>> {
-        let sized = !matches!(self.kind, OpKind::SetLen | OpKind::Open | OpKind::Close) && self.length > 0;
-        self.offset.filter(|_| sized).map(|offset| offset..offset.saturating_add(self.length))
-    }
 }
 
 impl Fault {
@@ -327,26 +291,6 @@ impl Fault {
                 asked.range().is_some_and(|asked| asked.start < range.end && range.start < asked.end)
             })
             && self.when.as_ref().is_none_or(|when| when(asked))
-    }
-}
-
-impl Kinds {
-    fn contain(self, kind: OpKind) -> bool {
-        match self {
-            // To be opened is not what "every request" means.
-            Self::All => kind != OpKind::Open,
-            _ => self.may_be(kind),
-        }
-    }
-
-    fn may_be(self, kind: OpKind) -> bool {
-        match self {
-            Self::All => true,
-            Self::Reads => kind == OpKind::Read,
-            Self::Writes => kind == OpKind::Write,
-            Self::Syncs => matches!(kind, OpKind::SyncAll | OpKind::SyncData),
-            Self::Only(only) => kind == only,
-        }
     }
 }
 

@@ -7,7 +7,8 @@
 //! | file | what |
 //! |---|---|
 //! | `options.rs`, `seeds.rs` | how a disk is made, and where its seed comes from |
-//! | `faults.rs`, `plan.rs`, `latency.rs`, `rng.rs` | what goes wrong and when; how long things take; the dice |
+//! | `faults.rs`, `asked.rs`, `plan.rs` | what goes wrong, with which requests, and when |
+//! | `latency.rs`, `rng.rs` | how long things take; the dice |
 //! | `disk.rs` | the state: names, open files, time |
 //! | `inode.rs`, `content.rs`, `ranges.rs`, `damage.rs` | one file: what is seen, what is durable, the bytes, what is damaged |
 //! | `submit.rs`, `queue.rs`, `reap.rs`, `serve.rs` | a request: taken, in flight, due, done |
@@ -37,6 +38,7 @@
 //! ```
 
 mod abi;
+mod asked;
 mod content;
 mod crash;
 mod damage;
@@ -57,17 +59,17 @@ mod serve;
 mod submit;
 mod trace;
 
-use std::ops::Range;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::asked::Asked;
 pub use self::crash::{Crash, CrashReport};
 pub use self::damage::{Damage, DamageKind};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub use self::fault_injecting::{FAULT_INJECTING, FaultInjecting, FaultInjectingBuilder};
-pub use self::faults::{Asked, Fault};
+pub use self::faults::Fault;
 pub use self::latency::Latency;
 pub use self::options::SimulatedDiskBuilder;
 pub use self::plan::FaultId;
@@ -233,54 +235,6 @@ impl SimulatedDisk {
     /// Space that is taken, in bytes.
     pub fn used(&self) -> u64 {
         self.state().used()
-    }
-
-    // ----- damage -----------------------------------------------------------------------------------------------------
-
-    /// Flips a bit (0 to 7) of a stored byte, as [bit rot](Fault::bit_rot) does. `false`: there is no such byte.
-    pub fn flip_bit(&self, path: impl AsRef<Path>, offset: u64, bit: u8) -> bool {
-        self.harm(path.as_ref(), damage::DamageKind::BitRot, offset..offset.saturating_add(1), |inode| {
-            inode.flip(offset, bit % 8);
-        })
-    }
-
-    /// Makes the sectors that a range touches unreadable, as [latent errors](Fault::latent_error) do. `false`: the range is
-    /// not in the file.
-    pub fn spoil(&self, path: impl AsRef<Path>, range: Range<u64>) -> bool {
-        let sector = self.state().settings.sector;
-        let end = range.end.checked_next_multiple_of(sector).unwrap_or(u64::MAX);
-        let whole = range.start / sector * sector..end;
-        self.harm(path.as_ref(), damage::DamageKind::LatentError, whole, |_| {})
-    }
-
-    fn harm(&self, path: &Path, kind: DamageKind, range: Range<u64>, harm: impl FnOnce(&mut inode::Inode)) -> bool {
-        let mut state = self.state();
-        let found = state.find(path).is_some_and(|inode| range.start < inode.current.len() && !range.is_empty());
-        if !found {
-            return false;
-        }
-        let number = state.names.iter().find(|(name, _)| *name == &disk::plain(path)).map_or(0, |(_, inode)| *inode);
-        let inode = state.inode(number);
-        harm(inode);
-        inode.mark(0, kind, range.clone());
-        state.note(What::Damaged { number: 0, kind, path: path.to_owned(), range });
-        true
-    }
-
-    /// What is damaged now, and was not written anew since. After a crash it is that of what has survived.
-    ///
-    /// A misdirected read damages nothing; traces tell of it.
-    pub fn damage(&self) -> Vec<Damage> {
-        self.state().damage()
-    }
-
-    /// All damage that was ever done, as far as the [trace](SimulatedDiskBuilder::trace_limit) reaches back.
-    pub fn damage_log(&self) -> Vec<Damage> {
-        let damage = |event: Event| match event.what {
-            What::Damaged { number, kind, path, range } => Some(Damage { number, kind, path, range }),
-            _ => None,
-        };
-        self.trace().events.into_iter().filter_map(damage).collect()
     }
 
     // ----- time and traces --------------------------------------------------------------------------------------------

@@ -3,8 +3,9 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use super::asked::Asked;
 use super::crash::Crash;
-use super::faults::{Asked, Effect, Fault};
+use super::faults::{Effect, Fault};
 use super::rng::Rng;
 use crate::completion::Errno;
 
