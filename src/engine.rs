@@ -88,11 +88,34 @@ impl Engine {
     ///
     /// # Errors
     /// As [`EngineBuilder::build`].
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use polyaio::Engine;
+    /// let engine = Engine::new()?;
+    /// // What was chosen shows in each file's route, and in what was counted; whether a backend is there at all, here:
+    /// for missing in engine.backends().iter().filter(|backend| !backend.started) {
+    ///     eprintln!("{}: {}", missing.name, missing.reason.as_deref().unwrap_or_default());
+    /// }
+    /// assert!(engine.backends().iter().any(|backend| backend.started));
+    /// # Ok(()) }
+    /// ```
     pub fn new() -> Result<Self, Error> {
         Self::builder().build()
     }
 
     /// Settings to start from.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use polyaio::Engine;
+    /// // What the builder is told counts, whatever the environment says.
+    /// let engine = Engine::builder().strict(false).threads(2).build()?;
+    /// assert!(engine.set_threads(3).is_err(), "2 is the most");
+    /// # Ok(()) }
+    /// ```
     pub fn builder() -> EngineBuilder {
         EngineBuilder::new()
     }
@@ -159,6 +182,23 @@ impl Engine {
     }
 
     /// A batch of operations that are submitted together.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let other = polyaio::OpenOptions::new().write(true).create(true).open(&engine, dir.path().join("other"))?;
+    /// // Operations of several files and kinds, one submission.
+    /// let mut batch = engine.batch();
+    /// batch.push(file.write_all_at("HELLO", 0), |written| written.0);
+    /// batch.push(other.write_all_at("WORLD", 0), |written| written.0);
+    /// batch.push(file.sync_data(), |synced| synced);
+    /// for result in engine.block_on(batch.all()) { result?; }
+    /// # Ok(()) }
+    /// ```
     pub fn batch<R>(&self) -> Batch<R> {
         Batch::new(self.core().clone())
     }
@@ -212,6 +252,27 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::System`] where there are no descriptors left (`EMFILE`, `ENFILE`).
+    ///
+    /// # Examples
+    /// `poll(2)` here stands for the program's own loop; `examples/event_loop.rs` is a whole one.
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// use std::{future::Future, os::fd::AsRawFd, pin::Pin, task::{Context, Poll, Waker}};
+    /// let notification = engine.notification()?.as_raw_fd();
+    /// let mut sync = file.sync_all();
+    /// let mut context = Context::from_waker(Waker::noop());
+    /// while Pin::new(&mut sync).poll(&mut context).is_pending() {
+    ///     let mut watched = [libc::pollfd { fd: notification, events: libc::POLLIN, revents: 0 }];
+    ///     // SAFETY: one structure, which stays where it is during the call.
+    ///     unsafe { libc::poll(watched.as_mut_ptr(), 1, -1) };
+    ///     engine.turn(0, usize::MAX, None);
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn notification(&self) -> Result<BorrowedFd<'_>, Error> {
         self.core().driver.export()
     }
@@ -249,6 +310,16 @@ impl Engine {
     }
 
     /// The backends, in the order of registration: which started, and why others did not.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = polyaio::Engine::new()?;
+    /// let backends = engine.backends();
+    /// let pool = backends.last().ok_or("there is at least one")?;
+    /// assert!(pool.name == "thread-pool" && pool.started, "which serves whatever others do not");
+    /// # Ok(()) }
+    /// ```
     pub fn backends(&self) -> Vec<BackendStatus> {
         let core = self.core();
         let status = |(lane, candidate): (&Lane, &Candidate)| BackendStatus {
@@ -441,6 +512,21 @@ impl Future for Drain<'_> {
 }
 
 /// Ready when the engine has ended; made by [`Engine::shutdown`].
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// use polyaio::Shutdown;
+/// let shutdown: Shutdown = engine.shutdown();            // it has begun, whether or not it is awaited
+/// let error = file.len().wait().unwrap_err();
+/// println!("{error}");                                   // "... keep the `Engine` alive while its files are used"
+/// futures::executor::block_on(shutdown);                 // in any executor: the engine needs no help to end
+/// # Ok(()) }
+/// ```
 #[must_use = "the engine ends anyway; this waits for it"]
 pub struct Shutdown {
     core: Arc<Core>,

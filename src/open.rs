@@ -14,6 +14,21 @@ use crate::future::Op;
 use crate::router::facts::Alignment;
 
 /// Whether a file is opened for direct I/O (`O_DIRECT`), past the page cache.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// use polyaio::{Direct, Error, OpenOptions};
+/// let mut options = OpenOptions::new();
+/// match options.write(true).create(true).direct(Direct::Required).open(&engine, &path) {
+///     Ok(file) => assert!(file.facts().direct && file.alignment().offset >= 1),
+///     Err(Error::DirectRefused { file_system, .. }) => println!("{file_system} has none"),
+///     Err(other) => return Err(other.into()),
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Direct {
@@ -220,6 +235,14 @@ impl OpenOptions {
     }
 
     /// What was asked for with [`direct`](Self::direct).
+    ///
+    /// # Examples
+    /// ```
+    /// use polyaio::{Direct, OpenOptions};
+    /// let mut options = OpenOptions::new();
+    /// assert_eq!(options.direct_mode(), Direct::Off);
+    /// assert_eq!(options.direct(Direct::Required).direct_mode(), Direct::Required);
+    /// ```
     pub fn direct_mode(&self) -> Direct {
         self.direct
     }

@@ -84,6 +84,20 @@ impl EngineBuilder {
     }
 
     /// Which backends to use. Overrides `POLYAIO_BACKEND`.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// use polyaio::{Engine, OpenOptions, Policy};
+    /// let engine = Engine::builder().policy(Policy::Require("thread-pool".into())).build()?;
+    /// let file = OpenOptions::new().write(true).create(true).open(&engine, &path)?;
+    /// let (written, trace) = file.write_all_at("hello", 0).traced().wait();
+    /// written.0?;
+    /// assert_eq!(trace.served_by, "thread-pool", "not even in the caller");
+    /// # Ok(()) }
+    /// ```
     pub fn policy(mut self, policy: Policy) -> Self {
         self.policy = Some(policy);
         self
@@ -93,6 +107,20 @@ impl EngineBuilder {
     ///
     /// The error is an [`io::Error`](std::io::Error) around an [`Error::Strict`], which says what the backend answered and
     /// what to do. A request's own errors (`EBADF`, `ENOSPC` ...) stay the kernel's.
+    ///
+    /// # Examples
+    /// An engine that is to run on kernel AIO does not start where there is none:
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use polyaio::{Engine, Error, Policy};
+    /// match Engine::builder().policy(Policy::Prefer(vec!["kernel-aio".into()])).strict(true).build() {
+    ///     Ok(engine) => assert!(engine.backends()[0].started),
+    ///     Err(Error::BackendUnavailable { name, reason }) => println!("{name}: {reason}"),
+    ///     Err(Error::UnknownBackend { name, known }) => println!("this build has no {name}, but {known:?}"),
+    ///     Err(other) => return Err(other.into()),
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn strict(mut self, strict: bool) -> Self {
         self.strict = Some(strict);
         self
@@ -101,6 +129,19 @@ impl EngineBuilder {
     /// Requests that each backend holds at the most; more wait in order. The default is 256.
     ///
     /// Kernel AIO takes so many events from `fs.aio-max-nr`.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use polyaio::Engine;
+    /// let engine = Engine::builder().queue_depth(8).build()?;
+    /// // More is no error, it waits. Less than was asked for, where a quota is nearly spent, is told:
+    /// for backend in engine.backends().iter().filter(|backend| backend.started) {
+    ///     println!("{}: at most {:?} requests", backend.name, backend.capabilities.map(|can| can.queue_bound));
+    /// }
+    /// assert!(Engine::builder().queue_depth(0).build().is_err());
+    /// # Ok(()) }
+    /// ```
     pub fn queue_depth(mut self, depth: usize) -> Self {
         self.queue_depth = depth;
         self
@@ -108,6 +149,23 @@ impl EngineBuilder {
 
     /// Worker threads at the most. They start as they are needed. The default is 32. [`Engine::set_threads`] changes it while
     /// the engine runs, to this number at the most.
+    ///
+    /// # Examples
+    /// One thread serves any number of operations, one after the other:
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// let only = polyaio::Policy::Require("thread-pool".into());
+    /// let engine = polyaio::Engine::builder().threads(1).policy(only).build()?;
+    /// let file = polyaio::OpenOptions::new().write(true).create(true).open(&engine, &path)?;
+    /// let mut batch = engine.batch();
+    /// for block in 0..100 {
+    ///     batch.push(file.write_all_at(vec![1; 512], block * 512), |written| written.0);
+    /// }
+    /// assert!(engine.block_on(batch.all()).iter().all(|written| written.is_ok()));
+    /// # Ok(()) }
+    /// ```
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
@@ -117,6 +175,21 @@ impl EngineBuilder {
     ///
     /// Further ones wait in line for a place, with their buffers. One that stands in the line and is not polled when its turn
     /// comes holds up those behind it.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use polyaio::Engine;
+    /// let engine = Engine::builder().capacity(1).build()?;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("data");
+    /// # let file = polyaio::OpenOptions::new().write(true).create(true).open(&engine, &path)?;
+    /// let first = file.sync_all().try_start().map_err(|_| "there is room for one")?;
+    /// let second = file.sync_all().try_start().err().ok_or("and not for two")?.into_inner();
+    /// first.wait()?;  // it has its place until its result is fetched
+    /// second.wait()?; // in line, but for that
+    /// # Ok(()) }
+    /// ```
     pub fn capacity(mut self, operations: usize) -> Self {
         self.capacity = operations;
         self
@@ -125,6 +198,17 @@ impl EngineBuilder {
     /// How long submitting one request may hold the caller up, by sleeping or computing, before it counts as slow. A backend
     /// that is slow for a file a few times in a row rests for that file. Overrides `POLYAIO_SLOW_SUBMIT_US`. The default is
     /// 0.1 ms; [`Duration::MAX`] is never.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// // On a slow machine 0.1 ms are soon over; and where the route is never to change, nothing is slow.
+    /// let patient = polyaio::Engine::builder().slow_submit(Duration::from_millis(2)).build()?;
+    /// let stubborn = polyaio::Engine::builder().slow_submit(Duration::MAX).build()?;
+    /// # drop((patient, stubborn));
+    /// # Ok(()) }
+    /// ```
     pub fn slow_submit(mut self, time: Duration) -> Self {
         self.slow_submit = Some(time);
         self
@@ -159,6 +243,36 @@ impl EngineBuilder {
     /// added by either are asked to open files in the order in which they were added.
     ///
     /// One that serves several engines has threads in each.
+    ///
+    /// # Examples
+    /// Every request of some files, delayed. [`SyncBackend`] shows one with files of its own.
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// use std::{io, sync::Arc, time::{Duration, Instant}};
+    /// use polyaio::backend::{Capabilities, Operation, SyncBackend};
+    ///
+    /// struct Slow(Duration);
+    ///
+    /// impl SyncBackend for Slow {
+    ///     fn name(&self) -> &'static str { "slow" }
+    ///     fn capabilities(&self) -> Capabilities { Capabilities::new(64) }
+    ///     fn execute(&self, operation: &mut Operation<'_>) -> io::Result<u64> {
+    ///         std::thread::sleep(self.0);
+    ///         operation.system_call()
+    ///     }
+    /// }
+    ///
+    /// let delay = Duration::from_millis(5);
+    /// let policy = polyaio::Policy::Require("slow".into());
+    /// let engine = polyaio::Engine::builder().sync_backend(Arc::new(Slow(delay))).policy(policy).build()?;
+    /// let file = polyaio::OpenOptions::new().write(true).create(true).open(&engine, &path)?;
+    /// let begin = Instant::now();
+    /// file.write_all_at("hello", 0).wait().0?;
+    /// assert!(begin.elapsed() >= delay);
+    /// # Ok(()) }
+    /// ```
     pub fn sync_backend(mut self, backend: Arc<dyn SyncBackend>) -> Self {
         self.own.push(Own::Sync(backend));
         self
@@ -172,6 +286,17 @@ impl EngineBuilder {
     /// [`Error::Options`] for a queue depth, capacity or number of threads of 0, and for a value in the environment that
     /// makes no sense; [`Error::UnknownBackend`]; [`Error::BackendUnavailable`] when a required one did not start;
     /// [`Error::System`] where there are no descriptors left.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use polyaio::{Engine, Error, Policy};
+    /// let error = Engine::builder().policy(Policy::Prefer(vec!["io-uring".into()])).build().unwrap_err();
+    /// assert!(matches!(error, Error::UnknownBackend { .. }));
+    /// println!("{error}"); // there is no backend "io-uring"; use one of: ...
+    /// assert!(matches!(Engine::builder().threads(0).build(), Err(Error::Options(_))));
+    /// # Ok(()) }
+    /// ```
     pub fn build(self) -> Result<Engine, Error> {
         let by_environment = self.policy.is_none();
         let policy = self.policy.clone().map_or_else(policy_from_environment, Ok)?;
