@@ -2,6 +2,19 @@
 //!
 //! Each is a folder with the same file names, so that two can be read side by side: `abi.rs` (what it calls), `probe.rs`
 //! (can it start here), `submit.rs`, `reap.rs`, and `mod.rs` (the [`Backend`] itself).
+//!
+//! # Examples
+//! An engine starts them by itself. To name one, to see which a build has, and which have started:
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let engine = polyaio::Engine::new()?;
+//! use polyaio::backends::{COMPILED_IN, thread_pool};
+//! let engine = polyaio::Engine::builder().policy(polyaio::Policy::Prefer(vec![thread_pool::NAME.into()])).build()?;
+//! for backend in engine.backends() {
+//!     assert!(COMPILED_IN.contains(&backend.name) && (backend.started || backend.name != thread_pool::NAME));
+//! }
+//! # Ok(()) }
+//! ```
 
 use std::sync::Arc;
 

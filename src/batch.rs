@@ -1,4 +1,22 @@
 //! Explicit batches: mixed operations on any files of an engine, submitted in one go.
+//!
+//! # Examples
+//! A checkpoint: two pages, then a sync of both, in one submission.
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+//! # let path = dir.path().join("data");
+//! # std::fs::write(&path, "hello, world")?;
+//! # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+//! use polyaio::batch::{All, Batch};
+//! let mut checkpoint: Batch<std::io::Result<()>> = engine.batch();
+//! checkpoint.push(file.write_all_at(vec![1; 512], 0), |written| written.0);
+//! checkpoint.push(file.write_all_at(vec![2; 512], 512), |written| written.0);
+//! checkpoint.push(file.sync_data(), |synced| synced);
+//! let all: All<_> = checkpoint.into_future(); // what `checkpoint.await` awaits
+//! assert!(all.wait().iter().all(|result| result.is_ok()));
+//! # Ok(()) }
+//! ```
 
 use std::collections::VecDeque;
 use std::future::{Future, IntoFuture};
@@ -63,6 +81,19 @@ enum Entry<R> {
 }
 
 /// All results of a [`Batch`] that is awaited as a whole, in the order of the pushes.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// let words = file.read_many_at([(vec![0; 5], 0), (vec![0; 5], 7)]); // an `All`
+/// let words = engine.block_on(async { words.await });
+/// assert_eq!(words.iter().map(|word| &word.1[..]).collect::<Vec<_>>(), [b"hello", b"world"]);
+/// # Ok(()) }
+/// ```
 #[must_use = "nothing is submitted before it is awaited"]
 pub struct All<R>(Batch<R>);
 
@@ -71,6 +102,22 @@ impl<R> Unpin for All<R> {}
 
 impl<R> All<R> {
     /// As [`Op::wait`]: for code without an executor.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let mut batch = engine.batch();
+    /// for (word, place) in [("HELLO", 0), ("WORLD", 7)] {
+    ///     batch.push(file.write_all_at(word, place), |written| written.0);
+    /// }
+    /// for written in batch.into_future().wait() { written?; } // without an executor
+    /// assert_eq!(std::fs::read(&path)?, b"HELLO, WORLD");
+    /// # Ok(()) }
+    /// ```
     pub fn wait(self) -> Vec<R> {
         let core = self.0.core.clone();
         driver::block_on(&core, self)
@@ -190,11 +237,41 @@ impl<R> Batch<R> {
     }
 
     /// Operations whose results were not given out.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let mut batch = engine.batch();
+    /// batch.push(file.len(), |len| len.is_ok());
+    /// batch.push(file.sync_all(), |synced| synced.is_ok());
+    /// assert_eq!((batch.len(), batch.wait_next().is_some(), batch.len()), (2, true, 1));
+    /// # Ok(()) }
+    /// ```
     pub fn len(&self) -> usize {
         self.running + self.finished.len()
     }
 
     /// Whether every result was given out.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let mut batch = engine.batch();
+    /// batch.push(file.sync_all(), |synced| synced);
+    /// while !batch.is_empty() {
+    ///     if let Some((_, synced)) = batch.wait_next() { synced?; }
+    /// }
+    /// assert!(batch.wait_next().is_none());
+    /// # Ok(()) }
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -19,6 +19,27 @@ pub use vectored::{IoVecBuf, IoVecBufMut};
 /// # Safety
 /// While the value lives, also when the value itself is moved, the range described by [`stable_ptr`](Self::stable_ptr)
 /// and [`bytes_init`](Self::bytes_init) stays at its place, initialised, and is changed by nobody.
+///
+/// # Examples
+/// Memory that another library owns, as long as it neither moves nor changes:
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// use polyaio::IoBuf;
+/// struct Page(std::sync::Arc<[u8; 512]>);
+///
+/// // SAFETY: the array lies on the heap, initialised, and nobody has a `&mut` to what is in an `Arc`.
+/// unsafe impl IoBuf for Page {
+///     fn stable_ptr(&self) -> *const u8 { self.0.as_ptr() }
+///     fn bytes_init(&self) -> usize { self.0.len() }
+/// }
+/// assert_eq!(Page([7; 512].into()).as_slice().len(), 512);
+/// file.write_all_at(Page([7; 512].into()), 0).wait().0?;
+/// # Ok(()) }
+/// ```
 pub unsafe trait IoBuf: Send + 'static {
     /// First byte.
     fn stable_ptr(&self) -> *const u8;
@@ -76,6 +97,33 @@ pub unsafe trait IoBuf: Send + 'static {
 /// As [`IoBuf`], and the range of [`bytes_total`](Self::bytes_total) bytes from
 /// [`stable_mut_ptr`](Self::stable_mut_ptr) on, which is at the same place as [`IoBuf::stable_ptr`], may be written
 /// while the value lives.
+///
+/// # Examples
+/// The same for reads. Here the memory is always initialised, so that there is nothing to be noted:
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// use polyaio::{IoBuf, IoBufMut};
+/// struct Page(Box<[u8; 512]>);
+///
+/// // SAFETY: the array lies on the heap behind its only owner, initialised.
+/// unsafe impl IoBuf for Page {
+///     fn stable_ptr(&self) -> *const u8 { self.0.as_ptr() }
+///     fn bytes_init(&self) -> usize { self.0.len() }
+/// }
+/// // SAFETY: as above; all of it may be written.
+/// unsafe impl IoBufMut for Page {
+///     fn stable_mut_ptr(&mut self) -> *mut u8 { self.0.as_mut_ptr() }
+///     fn bytes_total(&self) -> usize { self.0.len() }
+///     unsafe fn set_init(&mut self, _count: usize) {}
+/// }
+/// let (n, page) = file.read_at(Page(Box::new([0; 512])), 0).wait().into_result()?;
+/// assert_eq!(&page.0[..n], b"hello, world");
+/// # Ok(()) }
+/// ```
 pub unsafe trait IoBufMut: IoBuf {
     /// First byte.
     fn stable_mut_ptr(&mut self) -> *mut u8;
@@ -170,6 +218,22 @@ macro_rules! readable_only {
 readable_only!(&'static [u8], &'static str, String, Arc<[u8]>, Arc<Vec<u8>>, Arc<str>);
 
 /// A part of a buffer; made by [`IoBuf::slice`].
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// use polyaio::{IoBuf, Slice};
+/// // Read the second half of a buffer, and no more.
+/// let half: Slice<Vec<u8>> = vec![0; 10].slice(5..);
+/// let (n, half) = file.read_at(half, 7).wait().into_result()?;
+/// assert_eq!((n, &half[..]), (5, &b"world"[..]));
+/// assert_eq!(half.into_inner(), b"\0\0\0\0\0world");
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Slice<B> {
     inner: B,
@@ -179,11 +243,36 @@ pub struct Slice<B> {
 
 impl<B> Slice<B> {
     /// The whole buffer.
+    ///
+    /// # Examples
+    /// A loop of one's own goes on where the last read has stopped, in the same buffer:
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// use polyaio::IoBuf;
+    /// let (mut buffer, mut filled) = (vec![0; 12], 0);
+    /// while filled < 12 {
+    ///     let (n, rest) = file.read_at(buffer.slice(filled..), filled as u64).wait().into_result()?;
+    ///     (buffer, filled) = (rest.into_inner(), filled + n);
+    /// }
+    /// assert_eq!(buffer, b"hello, world");
+    /// # Ok(()) }
+    /// ```
     pub fn into_inner(self) -> B {
         self.inner
     }
 
     /// The whole buffer, by reference.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyaio::IoBuf;
+    /// let part = String::from("hello").slice(1..3);
+    /// assert_eq!((&part[..], part.as_inner().as_str()), (&b"el"[..], "hello"));
+    /// ```
     pub fn as_inner(&self) -> &B {
         &self.inner
     }
@@ -291,6 +380,15 @@ impl AlignedBuf {
     }
 
     /// What the address is a multiple of, in bytes.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use polyaio::AlignedBuf;
+    /// let block = AlignedBuf::zeroed(8192, 4096);
+    /// assert_eq!((block.alignment(), block.clone().alignment()), (4096, 4096), "what a `Vec` would forget");
+    /// # Ok(()) }
+    /// ```
     pub fn alignment(&self) -> usize {
         self.layout.align()
     }

@@ -22,6 +22,15 @@ use crate::sync::UnsafeCell;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// What became of a request: bytes transferred (or the operation's value), or the error number.
+///
+/// # Examples
+/// ```
+/// use polyaio::{Errno, Outcome};
+/// // What a backend says of a transfer, and what a caller sees of it.
+/// let (short, failed): (Outcome, Outcome) = (Ok(512), Err(Errno(libc::EIO)));
+/// assert_eq!(short, Ok(512));
+/// assert_eq!(failed.map_err(std::io::Error::from).unwrap_err().raw_os_error(), Some(libc::EIO));
+/// ```
 pub type Outcome = Result<u64, Errno>;
 
 /// An operating system error number, such as `libc::EINVAL`.
@@ -40,6 +49,18 @@ pub struct Errno(pub i32);
 
 impl Errno {
     /// The error number that the last failed C library call of this thread left behind.
+    ///
+    /// # Examples
+    /// For backends that call the C library:
+    /// ```
+    /// use polyaio::{Errno, Outcome};
+    /// fn length(fd: i32) -> Outcome {
+    ///     // SAFETY: it takes no memory.
+    ///     let end = unsafe { libc::lseek(fd, 0, libc::SEEK_END) };
+    ///     u64::try_from(end).map_err(|_| Errno::last())
+    /// }
+    /// assert_eq!(length(-1), Err(Errno(libc::EBADF)));
+    /// ```
     pub fn last() -> Self {
         Self(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
     }

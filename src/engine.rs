@@ -1,5 +1,7 @@
 //! The engine: owns the backends, and ends them.
 
+mod builder;
+
 use std::future::Future;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -7,43 +9,24 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::backend::{Backend, Capabilities, Serves, SyncBackend};
-use crate::backends::{self, Registered};
+pub use builder::EngineBuilder;
+
+use crate::backend::Capabilities;
+use crate::backends;
 use crate::batch::Batch;
 use crate::descriptor::OpenFile;
-use crate::dispatch::{self, Core, Drained, Ended, Lane, State};
-use crate::driver::{self, Driver, Sides};
+use crate::dispatch::{self, Core, Lane};
+use crate::driver;
 use crate::error::Error;
 use crate::events;
 use crate::file::File;
-use crate::fork::ForkGuard;
 use crate::future::Op;
-use crate::monitor;
-use crate::notify::Notifications;
 use crate::op;
 use crate::open::OpenOptions;
 use crate::opening::{self, Opening};
 use crate::request;
-use crate::router::facts;
-use crate::router::policy::{Candidate, Policy, Settings};
-use crate::slot::Slab;
-use crate::stats::{Anomalies, Counter, Counters, InlineStats, NotificationStats, Stats};
-use crate::sync::atomic::AtomicUsize;
-
-/// Names the preferred backends where the builder was not told; `auto`, or names with commas between.
-const ENV_BACKEND: &str = "POLYAIO_BACKEND";
-/// Makes the engine strict where the builder was not told; `1` or `0`.
-const ENV_STRICT: &str = "POLYAIO_STRICT";
-
-/// After how many microseconds a submission counts as slow, where the builder was not told.
-const ENV_SLOW_SUBMIT: &str = "POLYAIO_SLOW_SUBMIT_US";
-
-/// Requests in flight per backend, unless the builder is told otherwise.
-const DEFAULT_QUEUE_DEPTH: usize = 256;
-/// Worker threads at the most, unless the builder is told otherwise. They are started as they are needed.
-const DEFAULT_THREADS: usize = 32;
-/// Operations that an engine holds at the most, unless the builder is told otherwise; more wait in line.
-const DEFAULT_CAPACITY: usize = 65_536;
+use crate::router::policy::Candidate;
+use crate::stats::{Anomalies, InlineStats, NotificationStats, Stats};
 
 /// Serves files through the backends that this machine offers. Clones are the same engine.
 ///
@@ -69,43 +52,6 @@ pub struct Engine {
 /// Shuts down when the last clone goes.
 struct Inner {
     core: Arc<Core>,
-}
-
-/// Settings of an [`Engine`].
-///
-/// # Examples
-/// ```
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use polyaio::{Engine, Policy};
-/// let engine = Engine::builder()
-///     .policy(Policy::Prefer(vec!["thread-pool".into()]))
-///     .strict(false)
-///     .queue_depth(64)  // requests that a backend has at the most
-///     .threads(4)       // workers at the most
-///     .capacity(10_000) // operations at the most; others wait in line
-///     .slow_submit(std::time::Duration::from_micros(200))
-///     .build()?;
-/// assert_eq!(engine.backends().last().map(|backend| backend.name), Some("thread-pool"));
-/// # Ok(()) }
-/// ```
-#[derive(Clone)]
-#[must_use = "nothing starts before `build`"]
-pub struct EngineBuilder {
-    policy: Option<Policy>,
-    strict: Option<bool>,
-    queue_depth: usize,
-    threads: usize,
-    capacity: usize,
-    slow_submit: Option<Duration>,
-    thread_contexts: Option<usize>,
-    own: Vec<Own>,
-}
-
-/// A backend that was made elsewhere.
-#[derive(Clone)]
-enum Own {
-    Whole(Arc<dyn Backend>),
-    Sync(Arc<dyn SyncBackend>),
 }
 
 /// The state of one backend of an engine.
@@ -142,22 +88,36 @@ impl Engine {
     ///
     /// # Errors
     /// As [`EngineBuilder::build`].
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use polyaio::Engine;
+    /// let engine = Engine::new()?;
+    /// // What was chosen shows in each file's route, and in what was counted; whether a backend is there at all, here:
+    /// for missing in engine.backends().iter().filter(|backend| !backend.started) {
+    ///     eprintln!("{}: {}", missing.name, missing.reason.as_deref().unwrap_or_default());
+    /// }
+    /// assert!(engine.backends().iter().any(|backend| backend.started));
+    /// # Ok(()) }
+    /// ```
     pub fn new() -> Result<Self, Error> {
         Self::builder().build()
     }
 
     /// Settings to start from.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use polyaio::Engine;
+    /// // What the builder is told counts, whatever the environment says.
+    /// let engine = Engine::builder().strict(false).threads(2).build()?;
+    /// assert!(engine.set_threads(3).is_err(), "2 is the most");
+    /// # Ok(()) }
+    /// ```
     pub fn builder() -> EngineBuilder {
-        EngineBuilder {
-            policy: None,
-            strict: None,
-            queue_depth: DEFAULT_QUEUE_DEPTH,
-            threads: DEFAULT_THREADS,
-            capacity: DEFAULT_CAPACITY,
-            slow_submit: None,
-            thread_contexts: None,
-            own: Vec::new(),
-        }
+        EngineBuilder::new()
     }
 
     /// Takes over any open descriptor: a file, a pipe, a socket, standard input ... It is closed with the [`File`].
@@ -222,6 +182,23 @@ impl Engine {
     }
 
     /// A batch of operations that are submitted together.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let other = polyaio::OpenOptions::new().write(true).create(true).open(&engine, dir.path().join("other"))?;
+    /// // Operations of several files and kinds, one submission.
+    /// let mut batch = engine.batch();
+    /// batch.push(file.write_all_at("HELLO", 0), |written| written.0);
+    /// batch.push(other.write_all_at("WORLD", 0), |written| written.0);
+    /// batch.push(file.sync_data(), |synced| synced);
+    /// for result in engine.block_on(batch.all()) { result?; }
+    /// # Ok(()) }
+    /// ```
     pub fn batch<R>(&self) -> Batch<R> {
         Batch::new(self.core().clone())
     }
@@ -275,6 +252,27 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::System`] where there are no descriptors left (`EMFILE`, `ENFILE`).
+    ///
+    /// # Examples
+    /// `poll(2)` here stands for the program's own loop; `examples/event_loop.rs` is a whole one.
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// use std::{future::Future, os::fd::AsRawFd, pin::Pin, task::{Context, Poll, Waker}};
+    /// let notification = engine.notification()?.as_raw_fd();
+    /// let mut sync = file.sync_all();
+    /// let mut context = Context::from_waker(Waker::noop());
+    /// while Pin::new(&mut sync).poll(&mut context).is_pending() {
+    ///     let mut watched = [libc::pollfd { fd: notification, events: libc::POLLIN, revents: 0 }];
+    ///     // SAFETY: one structure, which stays where it is during the call.
+    ///     unsafe { libc::poll(watched.as_mut_ptr(), 1, -1) };
+    ///     engine.turn(0, usize::MAX, None);
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn notification(&self) -> Result<BorrowedFd<'_>, Error> {
         self.core().driver.export()
     }
@@ -312,6 +310,16 @@ impl Engine {
     }
 
     /// The backends, in the order of registration: which started, and why others did not.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = polyaio::Engine::new()?;
+    /// let backends = engine.backends();
+    /// let pool = backends.last().ok_or("there is at least one")?;
+    /// assert!(pool.name == "thread-pool" && pool.started, "which serves whatever others do not");
+    /// # Ok(()) }
+    /// ```
     pub fn backends(&self) -> Vec<BackendStatus> {
         let core = self.core();
         let status = |(lane, candidate): (&Lane, &Candidate)| BackendStatus {
@@ -415,268 +423,6 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-impl EngineBuilder {
-    /// Which backends to use. Overrides `POLYAIO_BACKEND`.
-    pub fn policy(mut self, policy: Policy) -> Self {
-        self.policy = Some(policy);
-        self
-    }
-
-    /// Makes every fallback at run time an error, and a preferred backend a required one. Overrides `POLYAIO_STRICT`.
-    ///
-    /// The error is an [`io::Error`](std::io::Error) around an [`Error::Strict`], which says what the backend answered and
-    /// what to do. A request's own errors (`EBADF`, `ENOSPC` ...) stay the kernel's.
-    pub fn strict(mut self, strict: bool) -> Self {
-        self.strict = Some(strict);
-        self
-    }
-
-    /// Requests that each backend holds at the most; more wait in order. The default is 256.
-    ///
-    /// Kernel AIO takes so many events from `fs.aio-max-nr`.
-    pub fn queue_depth(mut self, depth: usize) -> Self {
-        self.queue_depth = depth;
-        self
-    }
-
-    /// Threads at the most that get a context of kernel AIO of their own while several are inside
-    /// [`block_on`](Engine::block_on) or a `wait` at the same time: each with room for [`queue_depth`](Self::queue_depth)
-    /// requests, from `fs.aio-max-nr`, made when it is first wanted, and kept. 0: all threads share one. The default is the
-    /// number of processors, or 0 where there is one only; at most 16. Whoever gets none, and all other executors, share one.
-    pub fn thread_contexts(mut self, most: usize) -> Self {
-        self.thread_contexts = Some(most);
-        self
-    }
-
-    /// Worker threads at the most. They start as they are needed. The default is 32. [`Engine::set_threads`] changes it while
-    /// the engine runs, to this number at the most.
-    pub fn threads(mut self, threads: usize) -> Self {
-        self.threads = threads;
-        self
-    }
-
-    /// Operations that the engine holds at the most, in flight and waiting. The default is 65 536; at most two million.
-    ///
-    /// Further ones wait in line for a place, with their buffers. One that stands in the line and is not polled when its turn
-    /// comes holds up those behind it.
-    pub fn capacity(mut self, operations: usize) -> Self {
-        self.capacity = operations;
-        self
-    }
-
-    /// How long submitting one request may hold the caller up, by sleeping or computing, before it counts as slow. A backend
-    /// that is slow for a file a few times in a row rests for that file. Overrides `POLYAIO_SLOW_SUBMIT_US`. The default is
-    /// 0.1 ms; [`Duration::MAX`] is never.
-    pub fn slow_submit(mut self, time: Duration) -> Self {
-        self.slow_submit = Some(time);
-        self
-    }
-
-    /// Adds a backend made elsewhere. It is asked first to open files, and serves other files where the policy names it.
-    ///
-    /// # Examples
-    /// ```
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
-    /// # let path = dir.path().join("data");
-    /// # std::fs::write(&path, "hello, world")?;
-    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
-    /// use std::sync::Arc;
-    /// use polyaio::{Engine, OpenOptions, Policy, backends::noop::Noop};
-    /// // What does the crate itself cost? This one completes everything, and does nothing.
-    /// let policy = Policy::Prefer(vec!["noop".into()]);
-    /// let engine = Engine::builder().backend(Arc::new(Noop)).policy(policy).build()?;
-    /// let file = OpenOptions::new().write(true).open(&engine, &path)?;
-    /// assert_eq!(file.write_at("HELLO", 0).wait().0?, 5);
-    /// assert_eq!(std::fs::read(&path)?, b"hello, world");
-    /// # Ok(()) }
-    /// ```
-    pub fn backend(mut self, backend: Arc<dyn Backend>) -> Self {
-        self.own.push(Own::Whole(backend));
-        self
-    }
-
-    /// Adds a backend that only knows how to serve one operation, with threads of its own to do it on: at most
-    /// [`threads`](Self::threads) of them, and one to begin with. Otherwise as [`backend`](Self::backend); those that are
-    /// added by either are asked to open files in the order in which they were added.
-    ///
-    /// One that serves several engines has threads in each.
-    pub fn sync_backend(mut self, backend: Arc<dyn SyncBackend>) -> Self {
-        self.own.push(Own::Sync(backend));
-        self
-    }
-
-    /// Starts the backends.
-    ///
-    /// One that does not start is left out, with a reason in [`Engine::backends`]; only the thread pool has to.
-    ///
-    /// # Errors
-    /// [`Error::Options`] for a queue depth, capacity or number of threads of 0, and for a value in the environment that
-    /// makes no sense; [`Error::UnknownBackend`]; [`Error::BackendUnavailable`] when a required one did not start;
-    /// [`Error::System`] where there are no descriptors left.
-    pub fn build(self) -> Result<Engine, Error> {
-        let by_environment = self.policy.is_none();
-        let policy = self.policy.clone().map_or_else(policy_from_environment, Ok)?;
-        let strict = self.strict.map_or_else(strict_from_environment, Ok)?;
-        for (value, name) in [(self.queue_depth, "queue depth"), (self.threads, "threads"), (self.capacity, "capacity")]
-        {
-            if value == 0 {
-                return Err(Error::Options(format!("{name} is 0: it must be at least 1")));
-            }
-        }
-        let slow = self.slow_submit.map_or_else(slow_submit_from_environment, Ok)?;
-        let registered = self.start_backends(&policy)?;
-        let pool = registered.iter().position(|r| r.name == backends::LAST_RESORT).unwrap_or(0) as u8;
-        let candidates = registered.iter().map(candidate).collect();
-        // What a mistake in the policy leaves behind is an engine that was never used: its backends end on drop.
-        let settings = Settings::new(candidates, &policy, strict, facts::swap_is_active())
-            .map_err(|error| if by_environment { of_environment(error) } else { error })?;
-        let fork = Arc::new(ForkGuard::new());
-        let driver = Driver::new(
-            fork.clone(),
-            Sides::new(self.thread_contexts.unwrap_or_else(contexts_for_this_machine), slow),
-        )?;
-        for registered in &registered {
-            let notification = registered.backend.as_ref().ok().and_then(|backend| backend.notification());
-            if let Some(notification) = notification {
-                driver.watch(notification)?;
-            }
-        }
-        let mut lanes: Vec<_> =
-            registered.into_iter().map(|r| Lane::new(r.name, r.backend.ok(), r.capabilities, slow)).collect();
-        let workers = backends::stream_workers(self.capacity);
-        let stream_workers = lanes.len() as u8;
-        lanes.push(Lane::new(workers.name(), Some(workers.clone()), workers.capabilities(), slow));
-        let core = Arc::new(Core {
-            slab: Arc::new(Slab::new(self.capacity)),
-            settings,
-            lanes: lanes.into(),
-            driver,
-            counters: Counters::default(),
-            state: State::open(),
-            unfinished: AtomicUsize::new(0),
-            ended: Counter::default(),
-            notifications: Notifications::default(),
-            drained: Drained::default(),
-            end: Ended::default(),
-            pool,
-            stream_workers,
-            threads: self.threads,
-            fork,
-        });
-        let engine = Engine { inner: Arc::new(Inner { core }) };
-        events::engine_started(engine.core());
-        Ok(engine)
-    }
-
-    /// Whether the policy leaves all data to a backend of the program's own, which has its files for itself.
-    fn has_files_of_its_own(&self, policy: &Policy) -> bool {
-        let Policy::Require(name) = policy else { return false };
-        self.own.iter().any(|own| {
-            let (own, capabilities) = match own {
-                Own::Whole(backend) => (backend.name(), backend.capabilities()),
-                Own::Sync(backend) => (backend.name(), backend.capabilities()),
-            };
-            own == name && capabilities.serves == Serves::OwnFiles
-        })
-    }
-
-    fn start_backends(&self, policy: &Policy) -> Result<Vec<Registered>, Error> {
-        let own = self.own.iter().map(|own| match own {
-            Own::Whole(backend) => Registered {
-                name: backend.name(),
-                capabilities: backend.capabilities(),
-                backend: Ok(backend.clone()),
-                automatic: false,
-            },
-            Own::Sync(backend) => backends::start_threaded(backend.clone(), self.threads),
-        });
-        let mut all: Vec<Registered> = own.collect();
-        // The end of a kernel's context takes tens of milliseconds: not for tests with thousands of engines.
-        let idle = self.has_files_of_its_own(policy);
-        all.extend(backends::start(self.queue_depth, self.threads, self.capacity, idle)?);
-        if let Some(twice) = all.iter().enumerate().find(|(i, r)| all[..*i].iter().any(|other| other.name == r.name)) {
-            return Err(Error::Options(format!("there are two backends named {:?}", twice.1.name)));
-        }
-        if all.iter().any(|registered| registered.name == backends::STREAM_WORKERS) {
-            return Err(Error::Options(format!("{:?} is the engine's own name", backends::STREAM_WORKERS)));
-        }
-        // One more number is the stream workers'.
-        if all.len() >= usize::from(crate::router::learned::INLINE) {
-            return Err(Error::Options(format!("{} backends are too many", all.len())));
-        }
-        Ok(all)
-    }
-}
-
-impl std::fmt::Debug for EngineBuilder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("EngineBuilder")
-            .field("policy", &self.policy)
-            .field("strict", &self.strict)
-            .field("queue_depth", &self.queue_depth)
-            .field("threads", &self.threads)
-            .field("capacity", &self.capacity)
-            .field("slow_submit", &self.slow_submit)
-            .field("thread_contexts", &self.thread_contexts)
-            .finish_non_exhaustive()
-    }
-}
-
-fn candidate(registered: &Registered) -> Candidate {
-    Candidate {
-        name: registered.name,
-        capabilities: registered.capabilities,
-        automatic: registered.automatic,
-        missing: registered.backend.as_ref().err().map(|reason| reason.as_str().into()),
-    }
-}
-
-/// One for each processor: more threads do not run at the same time.
-fn contexts_for_this_machine() -> usize {
-    std::thread::available_parallelism().map_or(0, |count| if count.get() > 1 { count.get() } else { 0 })
-}
-
-fn policy_from_environment() -> Result<Policy, Error> {
-    match std::env::var(ENV_BACKEND) {
-        Ok(name) if name.is_empty() => Ok(Policy::Auto),
-        Ok(name) => Ok(name.parse().unwrap_or(Policy::Auto)),
-        Err(std::env::VarError::NotPresent) => Ok(Policy::Auto),
-        // Shown as it is, and refused with the names that there are.
-        Err(std::env::VarError::NotUnicode(name)) => Ok(Policy::Prefer(vec![name.to_string_lossy().into_owned()])),
-    }
-}
-
-/// A name that no backend has, where the environment has it from.
-fn of_environment(error: Error) -> Error {
-    let Error::UnknownBackend { name, known } = &error else { return error };
-    let note = crate::error::not_compiled_in(name);
-    Error::Options(format!(
-        "{ENV_BACKEND} names {name:?}, and there is no such backend{note}: it must be auto, or one or more of {}, with \
-         commas between",
-        known.join(", ")
-    ))
-}
-
-fn strict_from_environment() -> Result<bool, Error> {
-    let value = std::env::var_os(ENV_STRICT).unwrap_or_default();
-    match value.to_str() {
-        Some("" | "0") => Ok(false),
-        Some("1") => Ok(true),
-        _ => Err(Error::Options(format!("{ENV_STRICT} is {value:?}: it must be 0 or 1"))),
-    }
-}
-
-fn slow_submit_from_environment() -> Result<Duration, Error> {
-    let wrong =
-        |value: &str| Error::Options(format!("{ENV_SLOW_SUBMIT} is {value:?}: it must be a number of microseconds"));
-    match std::env::var(ENV_SLOW_SUBMIT).as_deref() {
-        Err(std::env::VarError::NotPresent) | Ok("") => Ok(monitor::SLOW),
-        Ok(value) => value.parse().map(Duration::from_micros).map_err(|_| wrong(value)),
-        Err(_) => Err(wrong("not valid UTF-8")),
-    }
-}
-
 impl Drop for Inner {
     fn drop(&mut self) {
         if self.core.fork.is_child() {
@@ -745,6 +491,21 @@ impl Future for Drain<'_> {
 }
 
 /// Ready when the engine has ended; made by [`Engine::shutdown`].
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// use polyaio::Shutdown;
+/// let shutdown: Shutdown = engine.shutdown();            // it has begun, whether or not it is awaited
+/// let error = file.len().wait().unwrap_err();
+/// println!("{error}");                                   // "... keep the `Engine` alive while its files are used"
+/// futures::executor::block_on(shutdown);                 // in any executor: the engine needs no help to end
+/// # Ok(()) }
+/// ```
 #[must_use = "the engine ends anyway; this waits for it"]
 pub struct Shutdown {
     core: Arc<Core>,
@@ -755,31 +516,5 @@ impl Future for Shutdown {
 
     fn poll(self: std::pin::Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         self.core.end.poll(context.waker())
-    }
-}
-
-#[cfg(all(test, not(polyaio_loom)))]
-mod tests {
-    use super::*;
-
-    /// A name that another build knows is told from one that nobody knows.
-    #[test]
-    fn a_backend_that_is_not_compiled_in_is_said_to_be_so() {
-        let all = [("kernel-aio", cfg!(feature = "kernel-aio")), ("posix-aio", cfg!(feature = "posix-aio"))];
-        for (name, compiled_in) in all {
-            let built = Engine::builder().policy(Policy::Prefer(vec![name.to_owned()])).strict(false).build();
-            match built {
-                Ok(engine) => assert!(compiled_in && engine.backends().iter().any(|status| status.name == name)),
-                Err(error) => {
-                    assert!(!compiled_in && matches!(error, Error::UnknownBackend { .. }), "{error:?}");
-                    let feature = format!("feature {name}");
-                    assert!(error.to_string().contains(&feature) || cfg!(not(target_os = "linux")), "{error}");
-                    let text = of_environment(error).to_string();
-                    assert!(text.contains(&feature) && text.contains(backends::LAST_RESORT), "{text}");
-                }
-            }
-        }
-        let unknown = Engine::builder().policy(Policy::Require("io-uring".to_owned())).build().expect_err("no such");
-        assert!(!unknown.to_string().contains("feature"), "{unknown}");
     }
 }

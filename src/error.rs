@@ -124,6 +124,18 @@ impl Error {
     }
 
     /// The nearest [`io::ErrorKind`].
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = polyaio::Engine::new()?;
+    /// use std::io::ErrorKind;
+    /// let options = polyaio::OpenOptions::new();
+    /// assert_eq!(options.clone().read(true).open(&engine, "/no/such/file").unwrap_err().kind(), ErrorKind::NotFound);
+    /// // Neither read nor write:
+    /// assert_eq!(options.open(&engine, "file").unwrap_err().kind(), ErrorKind::InvalidInput);
+    /// # Ok(()) }
+    /// ```
     pub fn kind(&self) -> io::ErrorKind {
         match self {
             Self::Open { source, .. } | Self::System { source, .. } => source.kind(),

@@ -4,6 +4,21 @@ use crate::future::Op;
 use crate::op::Operation;
 
 /// How urgent a transfer is for the kernel's I/O scheduler: `ioprio_set(2)`. Levels are 0 (first) to 7.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// use polyaio::Priority;
+/// // What nobody waits for gives way to what somebody does, where the disk's scheduler knows priorities.
+/// let background = file.read_at(vec![0; 5], 0).priority(Priority::Idle);
+/// let urgent = file.read_at(vec![0; 5], 7).priority(Priority::BestEffort(0));
+/// assert_eq!((urgent.wait().0?, background.wait().0?), (5, 5));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Priority {
@@ -17,6 +32,14 @@ pub enum Priority {
 
 impl Priority {
     /// As the kernel writes it: class and level. `None` for a level that there is not.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyaio::Priority;
+    /// // IOPRIO_PRIO_VALUE(IOPRIO_CLASS_BE, 4), what a process has that is not niced.
+    /// assert_eq!(Priority::BestEffort(4).to_ioprio(), Some(2 << 13 | 4));
+    /// assert_eq!(Priority::BestEffort(8).to_ioprio(), None, "an operation with it fails with EINVAL");
+    /// ```
     pub fn to_ioprio(self) -> Option<u16> {
         let (class, level) = match self {
             Self::Realtime(level) => (1, level),
@@ -28,6 +51,18 @@ impl Priority {
 }
 
 /// What of a write is durable when it completes.
+///
+/// # Examples
+/// What a backend is asked for, and may answer by the flag of `pwritev2(2)`:
+/// ```
+/// use polyaio::Durability;
+/// let flag = |durability| match durability {
+///     Durability::Later => 0,
+///     Durability::Data => libc::RWF_DSYNC, // `Op::dsync`
+///     _ => libc::RWF_SYNC,                 // `Op::sync`
+/// };
+/// assert_eq!(flag(Durability::default()), 0);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Durability {
@@ -89,6 +124,23 @@ impl At {
 }
 
 /// Reads and writes, which can be told how. Implemented by this crate only.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// use polyaio::{Op, Priority, ops::Transfer};
+/// /// Reads and writes alike, with one buffer or several.
+/// fn in_background<T: Transfer>(transfer: Op<T>) -> Op<T> {
+///     transfer.priority(Priority::Idle)
+/// }
+/// in_background(file.write_all_at("HELLO", 0)).wait().0?;
+/// in_background(file.read_vectored_at([vec![0; 2], vec![0; 3]], 0)).wait().0?;
+/// # Ok(()) }
+/// ```
 pub trait Transfer: Operation {
     /// The buffer, or the list of buffers.
     type Buffer;
@@ -101,9 +153,44 @@ pub trait Transfer: Operation {
 }
 
 /// Transfers that are one call of the operating system. Implemented by this crate only.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// use polyaio::{Op, ops::Once};
+/// /// Not for the looping ones: `write_all_at` and `read_exact_at` cannot stop half-way for want of patience.
+/// fn only_if_quick<T: Once>(transfer: Op<T>) -> Op<T> {
+///     transfer.nowait()
+/// }
+/// if let Err(error) = only_if_quick(file.read_at(vec![0; 5], 0)).wait().0 {
+///     // Not in the page cache, or the file system does not know.
+///     assert!(matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EOPNOTSUPP)));
+/// }
+/// # Ok(()) }
+/// ```
 pub trait Once: Transfer {}
 
 /// Writes. Implemented by this crate only.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// use polyaio::{Op, ops::Writing};
+/// fn durable<T: Writing>(write: Op<T>, paranoid: bool) -> Op<T> {
+///     if paranoid { write.sync() } else { write.dsync() }
+/// }
+/// durable(file.append("!"), true).wait().0?;
+/// durable(file.write_vectored_at(["HELLO".to_owned(), ", world".to_owned()], 0), false).wait().0?;
+/// # Ok(()) }
+/// ```
 pub trait Writing: Transfer {}
 
 /// How a transfer is done. To be said before it is polled.

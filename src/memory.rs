@@ -3,6 +3,17 @@
 #![allow(unsafe_code)]
 
 /// A range of memory; laid out as `struct iovec`.
+///
+/// # Examples
+/// Written out for those who implement [`IoVecBuf`](crate::IoVecBuf), or pass a request's memory on to `preadv(2)`:
+/// ```
+/// use polyaio::{IoVec, IoVecBuf};
+/// let parts = vec![b"ab".to_vec(), Vec::new(), b"cde".to_vec()];
+/// let ranges: Vec<IoVec> = parts.ranges().collect();
+/// assert_eq!(ranges[2].len, 3);
+/// assert_eq!(ranges[2].base.cast_const(), parts[2].as_ptr());
+/// assert_eq!(size_of::<IoVec>(), size_of::<libc::iovec>());
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct IoVec {

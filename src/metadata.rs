@@ -57,6 +57,13 @@ pub struct Metadata {
 
 impl Metadata {
     /// Nothing but a length: where a backend knows no more.
+    ///
+    /// # Examples
+    /// ```
+    /// let metadata = polyaio::Metadata::of_length(1000);
+    /// assert_eq!((metadata.len, metadata.blocks, metadata.created), (1000, 2, None));
+    /// assert!(!metadata.is_file() && !metadata.is_dir(), "there is no mode to tell it by");
+    /// ```
     pub fn of_length(len: u64) -> Self {
         let epoch = SystemTime::UNIX_EPOCH;
         Self {
@@ -78,6 +85,16 @@ impl Metadata {
     }
 
     /// Whether it is a regular file.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (engine, (reader, writer)) = (polyaio::Engine::new()?, std::io::pipe()?);
+    /// # let (reader, writer) = (engine.adopt(reader.into())?, engine.adopt(writer.into())?);
+    /// assert!(!reader.metadata().wait()?.is_file(), "a pipe");
+    /// # drop(writer);
+    /// # Ok(()) }
+    /// ```
     pub fn is_file(&self) -> bool {
         self.mode & TYPE == REGULAR
     }
@@ -109,6 +126,22 @@ pub(crate) fn time(seconds: i64, nanoseconds: u32) -> SystemTime {
 }
 
 /// What a program is going to do with a range of a file: [`File::advise`](crate::File::advise).
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// use polyaio::Advice;
+/// // Of what was read once, and will not be read again, nothing need stay in memory.
+/// file.advise(0, 0, Advice::Sequential).wait()?;
+/// let (_, text) = file.read_at(vec![0; 12], 0).wait().into_result()?;
+/// file.advise(0, 0, Advice::DontNeed).wait()?;
+/// assert_eq!(text, b"hello, world");
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Advice {

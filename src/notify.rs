@@ -32,6 +32,20 @@ const DEPTH_MAX: usize = 16;
 const PATIENCE: Duration = Duration::from_micros(50);
 
 /// An operation whose callback is to come; made by [`Op::on_completion`]. Dropping it changes nothing.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// let (sender, results) = std::sync::mpsc::channel();
+/// let sync = file.sync_all().on_completion(move |synced| sender.send(synced).expect("waited for"))?;
+/// drop(sync); // which changes nothing: it is no future
+/// results.recv()??;
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct Callback {
     task: Arc<dyn Run>,
@@ -39,6 +53,24 @@ pub struct Callback {
 
 impl Callback {
     /// The operation's number: of all that were given a callback or a signal in this process, no two have the same. Never 0.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (engine, (reader, writer)) = (polyaio::Engine::new()?, std::io::pipe()?);
+    /// # let (reader, writer) = (engine.adopt(reader.into())?, engine.adopt(writer.into())?);
+    /// use std::collections::HashMap;
+    /// // What is to be cancelled when its client goes away.
+    /// let mut of_client = HashMap::new();
+    /// for _ in 0..3 {
+    ///     let read = reader.read(vec![0; 4]).on_completion(|_| ())?;
+    ///     of_client.insert(read.id(), read);
+    /// }
+    /// assert_eq!(of_client.len(), 3);
+    /// of_client.values().for_each(|read| drop(read.cancel()));
+    /// # drop(writer);
+    /// # Ok(()) }
+    /// ```
     pub fn id(&self) -> u64 {
         self.task.id()
     }
@@ -46,6 +78,21 @@ impl Callback {
     /// Wishes the operation cancelled. The callback is called in every case, with a result that agrees with the answer; the
     /// three answers are those of [`Op::cancel`]. Never called inside of this. Waits for nothing but another thread that is
     /// polling the operation at this moment.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (engine, (reader, writer)) = (polyaio::Engine::new()?, std::io::pipe()?);
+    /// # let (reader, writer) = (engine.adopt(reader.into())?, engine.adopt(writer.into())?);
+    /// use polyaio::backend::CancelOutcome;
+    /// let (sender, results) = std::sync::mpsc::channel();
+    /// let read = reader.read(vec![0; 4]).on_completion(move |read| sender.send(read).expect("waited for"))?;
+    /// assert_eq!(read.cancel(), CancelOutcome::Cancelled, "nothing was written");
+    /// let polyaio::BufResult(result, buffer) = results.recv()?;
+    /// assert_eq!((result.unwrap_err().raw_os_error(), buffer.len()), (Some(libc::ECANCELED), 4));
+    /// # drop(writer);
+    /// # Ok(()) }
+    /// ```
     pub fn cancel(&self) -> CancelOutcome {
         self.task.clone().cancel()
     }

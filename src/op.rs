@@ -48,6 +48,26 @@ impl Shape {
 }
 
 /// An operation on a file; what [`Op`](crate::Op) runs. Implemented by this crate only.
+///
+/// # Examples
+/// To write something for every kind of operation:
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// use polyaio::{Op, ops::Operation};
+/// fn timed<T: Operation>(operation: Op<T>) -> (T::Output, std::time::Duration) {
+///     let begin = std::time::Instant::now();
+///     (operation.wait(), begin.elapsed())
+/// }
+/// let (synced, took) = timed(file.sync_data());
+/// synced?;
+/// let (read, _) = timed(file.read_at(vec![0; 5], 0));
+/// println!("{took:?}, {}", read.0?);
+/// # Ok(()) }
+/// ```
 pub trait Operation: sealed::Sealed + Send + 'static {
     /// What it returns.
     type Output: Send + 'static;

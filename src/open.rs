@@ -14,6 +14,21 @@ use crate::future::Op;
 use crate::router::facts::Alignment;
 
 /// Whether a file is opened for direct I/O (`O_DIRECT`), past the page cache.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// use polyaio::{Direct, Error, OpenOptions};
+/// let mut options = OpenOptions::new();
+/// match options.write(true).create(true).direct(Direct::Required).open(&engine, &path) {
+///     Ok(file) => assert!(file.facts().direct && file.alignment().offset >= 1),
+///     Err(Error::DirectRefused { file_system, .. }) => println!("{file_system} has none"),
+///     Err(other) => return Err(other.into()),
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Direct {
@@ -151,16 +166,89 @@ impl OpenOptions {
 
     switches! {
         /// Opens for reading.
+        ///
+        /// # Examples
+        /// ```
+        /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+        /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+        /// # let path = dir.path().join("data");
+        /// # std::fs::write(&path, "hello, world")?;
+        /// let file = polyaio::OpenOptions::new().read(true).open(&engine, &path)?;
+        /// let error = file.write_at("HELLO", 0).wait().0.unwrap_err();
+        /// assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+        /// # Ok(()) }
+        /// ```
         read,
         /// Opens for writing.
+        ///
+        /// # Examples
+        /// ```
+        /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+        /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+        /// # let path = dir.path().join("data");
+        /// # std::fs::write(&path, "hello, world")?;
+        /// let file = polyaio::OpenOptions::new().write(true).open(&engine, &path)?;
+        /// file.write_all_at("HELLO", 0).wait().0?; // what is there stays, but for these bytes
+        /// assert_eq!(std::fs::read(&path)?, b"HELLO, world");
+        /// # Ok(()) }
+        /// ```
         write,
         /// Opens for appending: each write goes to the end of the file, whatever its offset (`O_APPEND`).
+        ///
+        /// # Examples
+        /// ```
+        /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+        /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+        /// # let path = dir.path().join("data");
+        /// # std::fs::write(&path, "hello, world")?;
+        /// let file = polyaio::OpenOptions::new().append(true).open(&engine, &path)?;
+        /// file.write_all_at("!", 0).wait().0?;
+        /// assert_eq!(std::fs::read(&path)?, b"hello, world!");
+        /// # Ok(()) }
+        /// ```
         append,
         /// Cuts the file to length 0.
+        ///
+        /// # Examples
+        /// ```
+        /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+        /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+        /// # let path = dir.path().join("data");
+        /// # std::fs::write(&path, "hello, world")?;
+        /// let file = polyaio::OpenOptions::new().write(true).truncate(true).open(&engine, &path)?;
+        /// assert_eq!(file.len().wait()?, 0);
+        /// let mut options = polyaio::OpenOptions::new();
+        /// assert!(options.read(true).truncate(true).open(&engine, &path).is_err(), "only to be read");
+        /// # Ok(()) }
+        /// ```
         truncate,
         /// Creates the file where there is none.
+        ///
+        /// # Examples
+        /// ```
+        /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+        /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+        /// # let path = dir.path().join("data");
+        /// let mut options = polyaio::OpenOptions::new();
+        /// assert_eq!(options.write(true).open(&engine, &path).unwrap_err().raw_os_error(), Some(libc::ENOENT));
+        /// options.create(true).open(&engine, &path)?;
+        /// options.open(&engine, &path)?; // it is there: nothing happens to it
+        /// # Ok(()) }
+        /// ```
         create,
         /// Creates the file, and fails with `EEXIST` where there is one.
+        ///
+        /// # Examples
+        /// ```
+        /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+        /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+        /// # let path = dir.path().join("data");
+        /// // Of several who try, one gets it.
+        /// let mut options = polyaio::OpenOptions::new();
+        /// options.write(true).create_new(true).open(&engine, &path)?;
+        /// assert_eq!(options.open(&engine, &path).unwrap_err().raw_os_error(), Some(libc::EEXIST));
+        /// # Ok(()) }
+        /// ```
         create_new,
     }
 
@@ -220,12 +308,30 @@ impl OpenOptions {
     }
 
     /// What was asked for with [`direct`](Self::direct).
+    ///
+    /// # Examples
+    /// ```
+    /// use polyaio::{Direct, OpenOptions};
+    /// let mut options = OpenOptions::new();
+    /// assert_eq!(options.direct_mode(), Direct::Off);
+    /// assert_eq!(options.direct(Direct::Required).direct_mode(), Direct::Required);
+    /// ```
     pub fn direct_mode(&self) -> Direct {
         self.direct
     }
 
     answers! {
         /// Whether to open for reading: [`read`](Self::read).
+        ///
+        /// # Examples
+        /// What a [backend](crate::backend::Backend::open) with files of its own asks, here and below:
+        /// ```
+        /// use polyaio::OpenOptions;
+        /// let mut options = OpenOptions::new();
+        /// options.write(true).create(true).truncate(true);
+        /// assert!(!options.reads() && options.writes() && !options.appends());
+        /// assert!(options.creates() && !options.creates_new() && options.truncates());
+        /// ```
         reads: read,
         /// Whether to open for writing: [`write`](Self::write).
         writes: write,
@@ -241,8 +347,9 @@ impl OpenOptions {
 
     /// Opens `path` for use with `engine`.
     ///
-    /// `open(2)` is called on this thread; [`open_async`](Self::open_async) calls it elsewhere. A FIFO without a peer therefore waits for one; give `O_NONBLOCK` in
-    /// [`custom_flags`](Self::custom_flags), or open it elsewhere and [`adopt`](crate::Engine::adopt) it.
+    /// `open(2)` is called on this thread; [`open_async`](Self::open_async) calls it elsewhere. A FIFO without a peer therefore
+    /// waits for one; give `O_NONBLOCK` in [`custom_flags`](Self::custom_flags), or open it elsewhere and
+    /// [`adopt`](crate::Engine::adopt) it.
     ///
     /// # Errors
     /// [`Error::Open`] with `open(2)`'s error number, [`Error::DirectRefused`], [`Error::Options`] for options that

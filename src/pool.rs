@@ -76,6 +76,18 @@ pub struct PooledBuf {
 }
 
 /// The future of [`BufPool::acquire`].
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let engine = polyaio::Engine::new()?;
+/// let pool = polyaio::BufPool::new(1, 4096, 512);
+/// let only = pool.get().ok_or("there is one")?;
+/// let next = pool.acquire(); // not in line before it is polled
+/// drop(only);
+/// assert_eq!(engine.block_on(next).capacity(), 4096);
+/// # Ok(()) }
+/// ```
 #[must_use = "a place in the line is taken when it is first polled"]
 pub struct Acquire {
     shared: Arc<Shared>,
@@ -183,21 +195,57 @@ impl BufPool {
     }
 
     /// Buffers that [`get`](Self::get) would give now.
+    ///
+    /// # Examples
+    /// ```
+    /// let pool = polyaio::BufPool::new(4, 4096, 512);
+    /// let out = pool.get();
+    /// assert!(out.is_some() && pool.available() == 3);
+    /// ```
     pub fn available(&self) -> usize {
         lock(&self.shared.state).free.len()
     }
 
     /// Buffers in all.
+    ///
+    /// # Examples
+    /// ```
+    /// let pool = polyaio::BufPool::new(4, 4096, 512);
+    /// let _out = pool.get();
+    /// assert_eq!(pool.count(), 4, "wherever they are");
+    /// ```
     pub fn count(&self) -> usize {
         self.shared.count
     }
 
     /// Bytes of each buffer.
+    ///
+    /// # Examples
+    /// What was asked for; an odd size is not rounded up, though the next buffer begins at a multiple of the alignment.
+    /// ```
+    /// let pool = polyaio::BufPool::new(2, 1000, 512);
+    /// assert_eq!(pool.buffer_size(), 1000);
+    /// ```
     pub fn buffer_size(&self) -> usize {
         self.shared.size
     }
 
     /// What the address of each buffer is a multiple of, in bytes.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let wanted = file.alignment().memory.max(512);
+    /// let pool = polyaio::BufPool::new(2, 8192, wanted);
+    /// assert_eq!(pool.alignment(), wanted);
+    /// let buffer = pool.get().ok_or("there is one")?;
+    /// assert!((buffer.as_ptr() as usize).is_multiple_of(wanted));
+    /// # Ok(()) }
+    /// ```
     pub fn alignment(&self) -> usize {
         self.shared.layout.align()
     }
@@ -290,6 +338,20 @@ impl PooledBuf {
     }
 
     /// Bytes that it can hold.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let buffer = polyaio::BufPool::new(1, 8, 8).get().ok_or("there is one")?;
+    /// assert_eq!((buffer.len(), buffer.capacity()), (0, 8));
+    /// let (n, buffer) = file.read_at(buffer, 0).wait().into_result()?;
+    /// assert_eq!((n, &buffer[..]), (8, &b"hello, w"[..]), "a read fills the capacity");
+    /// # Ok(()) }
+    /// ```
     pub fn capacity(&self) -> usize {
         self.shared.size
     }
@@ -315,16 +377,53 @@ impl PooledBuf {
     }
 
     /// Makes it empty.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let mut buffer = polyaio::BufPool::new(1, 4096, 512).get().ok_or("there is one")?;
+    /// for word in ["HELLO", "WORLD"] {
+    ///     buffer.clear();
+    ///     buffer.append(word.as_bytes());
+    ///     buffer = file.write_all_at(buffer, 0).wait().into_result()?.1;
+    /// }
+    /// assert_eq!(std::fs::read(&path)?, b"WORLD, world");
+    /// # Ok(()) }
+    /// ```
     pub fn clear(&mut self) {
         self.len = 0;
     }
 
     /// The bytes up to the length.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut buffer = polyaio::BufPool::new(1, 4096, 512).get().ok_or("there is one")?;
+    /// assert!(buffer.as_slice().is_empty(), "whatever was in it before");
+    /// buffer.append(b"hello");
+    /// assert_eq!(buffer.as_slice(), b"hello");
+    /// # Ok(()) }
+    /// ```
     pub fn as_slice(&self) -> &[u8] {
         self
     }
 
     /// The bytes up to the length, to change them.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut buffer = polyaio::BufPool::new(1, 4096, 512).get().ok_or("there is one")?;
+    /// buffer.append(b"hello");
+    /// buffer.as_mut_slice().reverse();
+    /// assert_eq!(&buffer[..], b"olleh");
+    /// # Ok(()) }
+    /// ```
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         self
     }

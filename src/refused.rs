@@ -37,6 +37,22 @@ impl<V> Busy<V> {
     }
 
     /// What was given to the call, as it was: the buffer, or the operation, which can be tried again, awaited, or dropped.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::builder().capacity(1).build()?);
+    /// # let path = dir.path().join("data");
+    /// # let file = polyaio::OpenOptions::new().write(true).create(true).open(&engine, &path)?;
+    /// # let holder = file.sync_all().try_start().map_err(|_| "room for one")?;
+    /// let busy = file.try_write_at("HELLO", 0).err().ok_or("the one place is taken")?;
+    /// let text: &str = busy.into_inner(); // of `try_write_at` it is the buffer
+    /// let busy = file.write_all_at(text, 0).try_start().err().ok_or("still")?;
+    /// let write = busy.into_inner();      // of `try_start` it is the operation
+    /// holder.wait()?;
+    /// write.wait().0?;
+    /// # Ok(()) }
+    /// ```
     pub fn into_inner(self) -> V {
         self.inner
     }
@@ -48,6 +64,19 @@ impl<V> Busy<V> {
 
 impl<T: Transfer> Busy<Op<T>> {
     /// The buffer (or the list of buffers) of the operation.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::builder().capacity(1).build()?);
+    /// # let path = dir.path().join("data");
+    /// # let file = polyaio::OpenOptions::new().write(true).create(true).open(&engine, &path)?;
+    /// # let holder = file.sync_all().try_start().map_err(|_| "room for one")?;
+    /// let busy = file.append("a line, not worth waiting for\n").try_start().err().ok_or("the one place is taken")?;
+    /// assert!(busy.into_buf().starts_with("a line"));
+    /// # holder.wait()?;
+    /// # Ok(()) }
+    /// ```
     pub fn into_buf(self) -> T::Buffer {
         self.inner.into_fresh().into_buffer()
     }
@@ -95,11 +124,36 @@ impl<V> Refused<V> {
     }
 
     /// Why: an [`Error::EngineClosed`], an [`Error::Forked`], or `EINVAL` for a number that is no real-time signal's.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let refused = file.sync_all().signal_on_completion(0).err().ok_or("0 is no signal")?;
+    /// assert_eq!(refused.error().raw_os_error(), Some(libc::EINVAL));
+    /// # drop(engine);
+    /// # Ok(()) }
+    /// ```
     pub fn error(&self) -> &io::Error {
         &self.error
     }
 
     /// The operation, as it was.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let refused = file.sync_all().signal_on_completion(0).err().ok_or("0 is no signal")?;
+    /// refused.into_inner().wait()?; // then without being told
+    /// # Ok(()) }
+    /// ```
     pub fn into_inner(self) -> V {
         *self.inner
     }

@@ -45,6 +45,21 @@ pub struct Route {
 }
 
 /// One backend of a route.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// let route = file.route();
+/// let first = route.sync.first().ok_or("somebody serves it")?;
+/// println!("a sync goes to {} first, because: {}", first.backend, first.reason);
+/// // Whoever would have come before that is told of as well:
+/// assert!(route.passed.iter().all(|step| step.backend != first.backend || step.reason != first.reason));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RouteStep {

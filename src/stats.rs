@@ -137,6 +137,21 @@ pub struct Stats {
 }
 
 /// Who was told of an end without asking.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// let (sender, results) = std::sync::mpsc::channel();
+/// file.sync_all().on_completion(move |synced| sender.send(synced).expect("waited for"))?;
+/// results.recv()??;
+/// let told = engine.stats().notifications;
+/// assert_eq!((told.panics, told.signals_waiting), (0, 0));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NotificationStats {
@@ -171,6 +186,19 @@ impl Stats {
     }
 
     /// How often `reason` occurred.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// use polyaio::{Direct, OpenOptions, Reason};
+    /// let mut options = OpenOptions::new();
+    /// let file = options.write(true).create(true).direct(Direct::Preferred).open(&engine, &path)?;
+    /// let refused = file.facts().direct_refused.is_some();
+    /// assert_eq!(engine.stats().fallback(Reason::DirectRefused), u64::from(refused), "once for the file");
+    /// # Ok(()) }
+    /// ```
     pub fn fallback(&self, reason: Reason) -> u64 {
         self.fallbacks.iter().find(|(r, _)| *r == reason).map_or(0, |(_, count)| *count)
     }
@@ -194,6 +222,21 @@ impl Stats {
 }
 
 /// Counters of one backend.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// file.sync_data().wait()?;
+/// for backend in engine.stats().backends.iter().filter(|backend| backend.batches > 0) {
+///     println!("{}: {} requests per submission", backend.name, backend.submitted / backend.batches);
+///     assert_eq!((backend.in_flight, backend.waiting), (0, 0));
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BackendStats {
@@ -269,17 +312,60 @@ impl Histogram {
     }
 
     /// How many values were counted.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// file.sync_data().wait()?;
+    /// let backends = engine.stats().backends;
+    /// assert!(backends.iter().all(|backend| backend.batch_sizes.count() == backend.batches));
+    /// # Ok(()) }
+    /// ```
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
 
     /// The largest value; 0 where there is none.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// # file.sync_data().wait()?;
+    /// for backend in engine.stats().backends {
+    ///     println!("{}: at most {} requests in one submission", backend.name, backend.batch_sizes.max());
+    ///     assert!(backend.batch_sizes.max() <= backend.submitted);
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn max(&self) -> u64 {
         self.most
     }
 
     /// A value that at least the share `q` (0 to 1) of all values does not exceed: less than twice the smallest such value, and
     /// at most [`max`](Self::max). `None` where nothing was counted.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// file.sync_data().wait()?;
+    /// for backend in engine.stats().backends {
+    ///     let [median, most] = [0.5, 1.0].map(|q| backend.submit_ns.quantile(q));
+    ///     assert!(median <= most && most.is_some() == (backend.submit_ns.count() > 0));
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn quantile(&self, q: f64) -> Option<u64> {
         let count = self.count();
         // Rounded up to a whole value, and to one at least.
@@ -293,6 +379,23 @@ impl Histogram {
 
     /// The buckets that have counted something, smallest values first: the largest value that belongs there, or that was
     /// counted at all, and how many were counted.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// file.sync_data().wait()?;
+    /// for backend in engine.stats().backends {
+    ///     for (ns, requests) in backend.submit_ns.buckets() {
+    ///         println!("{}: up to {ns} ns: {requests}", backend.name);
+    ///     }
+    ///     assert_eq!(backend.submit_ns.buckets().map(|(_, n)| n).sum::<u64>(), backend.submit_ns.count());
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let bound = |at: usize| if at == Self::BUCKETS - 1 { u64::MAX } else { (1 << at) - 1 };
         let all = self.buckets.iter().enumerate().map(move |(at, count)| (bound(at).min(self.most), *count));
@@ -307,6 +410,20 @@ impl std::fmt::Debug for Histogram {
 }
 
 /// Counters of what completes in the caller's thread.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// let read = file.read_at(vec![0; 12], 0).wait().0?;
+/// let inline = engine.stats().inline;
+/// // From the page cache, without a request; unless that was a miss, or is switched off by the policy.
+/// assert!(inline.requests <= 1 && inline.bytes == inline.requests * read as u64);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InlineStats {
@@ -319,6 +436,16 @@ pub struct InlineStats {
 }
 
 /// Counters of things that should not happen.
+///
+/// # Examples
+/// What a test, or a health check, asks at the end:
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let engine = polyaio::Engine::new()?;
+/// use polyaio::Anomalies;
+/// assert_eq!(engine.stats().anomalies, Anomalies::default(), "a backend or a kernel misbehaves");
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Anomalies {

@@ -45,9 +45,34 @@ pub struct Trace {
 
 impl Trace {
     /// It completed in the caller's thread.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (engine, (reader, writer)) = (polyaio::Engine::new()?, std::io::pipe()?);
+    /// # let (reader, writer) = (engine.adopt(reader.into())?, engine.adopt(writer.into())?);
+    /// use polyaio::Trace;
+    /// let (written, trace) = writer.write("ping").traced().wait();
+    /// assert_eq!((written.0?, trace.served_by), (4, Trace::INLINE), "there is room in the pipe");
+    /// # drop(reader);
+    /// # Ok(()) }
+    /// ```
     pub const INLINE: &'static str = "inline";
     /// No backend was asked: the request was refused by a check (a closed file or engine, an access mode, an offset), was
     /// for 0 bytes, or is one that the policy lets nobody serve.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// use polyaio::Trace;
+    /// let (read, trace) = file.read_at(vec![0; 5], u64::MAX).traced().wait();
+    /// assert_eq!((read.0.unwrap_err().raw_os_error(), trace.served_by), (Some(libc::EINVAL), Trace::NONE));
+    /// # Ok(()) }
+    /// ```
     pub const NONE: &'static str = "none";
 
     pub(crate) const fn of(served_by: &'static str) -> Self {
@@ -74,6 +99,23 @@ impl fmt::Display for Trace {
 ///
 /// # Cancel safety
 /// As [`Op`].
+///
+/// # Examples
+/// A future too: its output is that of the operation, and the trace.
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// let (text, trace) = engine.block_on(async {
+///     let (read, trace) = file.read_at(vec![0; 12], 0).traced().await;
+///     (read.1, trace)
+/// });
+/// assert_eq!(text, b"hello, world");
+/// println!("{trace}");
+/// # Ok(()) }
+/// ```
 #[must_use = "nothing happens before an operation is awaited or waited for"]
 pub struct Traced<T: Operation> {
     op: Op<T>,
@@ -88,6 +130,19 @@ impl<T: Operation> Traced<T> {
     ///
     /// # Panics
     /// Panics where the operation has already returned its result.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let (synced, trace) = file.sync_all().traced().wait();
+    /// synced?;
+    /// assert_ne!(trace.served_by, polyaio::Trace::INLINE, "syncs block: never in the caller");
+    /// # Ok(()) }
+    /// ```
     pub fn wait(mut self) -> (T::Output, Trace) {
         match (self.op.core(), self.op.over()) {
             (Some(core), None) => crate::driver::block_on_one(&core, self, |traced| traced.op.awaits()),
@@ -124,6 +179,21 @@ impl<T: Operation> Traced<T> {
     }
 
     /// As [`Op::cancel`].
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (engine, (reader, writer)) = (polyaio::Engine::new()?, std::io::pipe()?);
+    /// # let (reader, writer) = (engine.adopt(reader.into())?, engine.adopt(writer.into())?);
+    /// use polyaio::{Trace, backend::CancelOutcome};
+    /// let mut read = reader.read(vec![0; 4]).traced();
+    /// assert_eq!(read.cancel(), CancelOutcome::Cancelled);
+    /// let (result, trace) = read.wait();
+    /// assert_eq!(result.0.unwrap_err().raw_os_error(), Some(libc::ECANCELED));
+    /// assert_eq!(trace.served_by, Trace::NONE, "it had not begun");
+    /// # drop(writer);
+    /// # Ok(()) }
+    /// ```
     pub fn cancel(&mut self) -> CancelOutcome {
         self.op.cancel()
     }

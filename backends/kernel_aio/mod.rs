@@ -19,6 +19,26 @@
 //!   write side ends it. Both sides are only ever tried, so that nothing waits for a sleeper, and a waker that ends the
 //!   engine from inside a submission does not wait for itself; who leaves after the shutdown tries again.
 //! - *What the kernel may still write into is leaked*: a context with requests in flight is never destroyed by us.
+//!
+//! # Examples
+//! An engine that is to use it, and nothing else for what it can serve:
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+//! # let path = dir.path().join("data");
+//! use polyaio::{Direct, Engine, Error, OpenOptions, Policy, backends::kernel_aio};
+//! let engine = match Engine::builder().policy(Policy::Require(kernel_aio::NAME.into())).build() {
+//!     Ok(engine) => engine,
+//!     // A quota that is spent, a container that forbids it: the reason says so, and what to do.
+//!     Err(Error::BackendUnavailable { reason, .. }) => return Ok(println!("{reason}")),
+//!     Err(other) => return Err(other.into()),
+//! };
+//! let mut options = OpenOptions::new();
+//! let file = options.read(true).write(true).create(true).direct(Direct::Preferred).open(&engine, &path)?;
+//! file.sync_all().wait()?;
+//! assert_eq!(engine.stats().served_by(), [(kernel_aio::NAME, 1)]);
+//! # Ok(()) }
+//! ```
 
 mod abi;
 mod probe;
@@ -42,6 +62,16 @@ use reap::Reaper;
 use ring::Ring;
 
 /// The name of this backend in policies and reports.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let engine = polyaio::Engine::new()?;
+/// # use polyaio::backends::kernel_aio;
+/// let status = engine.backends().into_iter().find(|backend| backend.name == kernel_aio::NAME).ok_or("compiled in")?;
+/// assert!(status.started || status.reason.is_some());
+/// # Ok(()) }
+/// ```
 pub const NAME: &str = "kernel-aio";
 
 /// The backend. One context, shared by all threads of the process that made it.
@@ -51,6 +81,20 @@ pub const NAME: &str = "kernel-aio";
 ///
 /// # References
 /// `io_submit(2)`, `fs/aio.c`.
+///
+/// # Examples
+/// As part of an engine that is put together by hand, in front of the one that the engine starts itself:
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use polyaio::backend::Backend;
+/// use polyaio::backends::kernel_aio::KernelAio;
+/// if let Ok(backend) = KernelAio::start(128) {
+///     let can = backend.capabilities();
+///     assert!(can.reaped && can.vectored && can.queue_bound <= 128);
+///     assert!(backend.notification().is_some(), "an eventfd");
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct KernelAio {
     /// `None` once it was shut down. `std`'s lock, not the crate's: no model needs to explore it.
@@ -85,6 +129,20 @@ impl KernelAio {
     /// # Errors
     /// `EAGAIN`: the quota `fs.aio-max-nr` is spent. `ENOSYS`, `EPERM`: no AIO in this kernel, or a seccomp profile forbids
     /// it. `EINVAL`: a depth of 0, or a wrong value of the variable. The reason says what to do.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use polyaio::backend::Backend;
+    /// use polyaio::backends::kernel_aio::KernelAio;
+    /// match KernelAio::start(1_000_000_000) {
+    ///     // Half as much is asked for, until the machine has it.
+    ///     Ok(backend) => println!("{}", backend.degraded().unwrap_or_default()),
+    ///     Err(refused) => println!("{refused}"),
+    /// }
+    /// assert_eq!(KernelAio::start(0).unwrap_err().errno.0, libc::EINVAL);
+    /// # Ok(()) }
+    /// ```
     pub fn start(queue_depth: usize) -> Result<Self, NotStarted> {
         Self::with_options(Options::from_env(queue_depth)?)
     }
@@ -93,6 +151,18 @@ impl KernelAio {
     ///
     /// # Errors
     /// As [`start`](Self::start).
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use polyaio::backends::kernel_aio::{KernelAio, Options};
+    /// // Completions by `io_getevents(2)`, whatever the environment says: for a comparison.
+    /// match KernelAio::with_options(Options { queue_depth: 32, user_ring: false }) {
+    ///     Ok(backend) => drop(backend),
+    ///     Err(refused) => println!("{} ({})", refused.reason, refused.errno),
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn with_options(options: Options) -> Result<Self, NotStarted> {
         let context = probe::Context::new(options.queue_depth)?;
         let eventfd = abi::eventfd().map_err(|errno| NotStarted {

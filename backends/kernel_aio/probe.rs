@@ -17,6 +17,13 @@ const LARGEST: usize = (1 << 28) / size_of::<abi::IoEvent>() / 2;
 const RING_VARIABLE: &str = "POLYAIO_KERNEL_AIO_RING";
 
 /// How to start [`KernelAio`](super::KernelAio).
+///
+/// # Examples
+/// ```
+/// use polyaio::backends::kernel_aio::Options;
+/// let options = Options { queue_depth: 32, user_ring: true };
+/// assert_ne!(options, Options { user_ring: false, ..options });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Requests in flight at the most; at least 1. They count against the machine's `fs.aio-max-nr`.
@@ -31,6 +38,15 @@ impl Options {
     ///
     /// # Errors
     /// The variable is set to something other than `0` or `1`.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use polyaio::backends::kernel_aio::Options;
+    /// let options = Options::from_env(64)?;
+    /// assert_eq!(options.user_ring, std::env::var("POLYAIO_KERNEL_AIO_RING").as_deref() != Ok("0"));
+    /// # Ok(()) }
+    /// ```
     pub fn from_env(queue_depth: usize) -> Result<Self, NotStarted> {
         let user_ring = parse_ring_variable(std::env::var_os(RING_VARIABLE))?;
         Ok(Self { queue_depth, user_ring })
@@ -38,6 +54,13 @@ impl Options {
 }
 
 /// Why kernel AIO does not run here.
+///
+/// # Examples
+/// ```
+/// use polyaio::backends::kernel_aio::{KernelAio, NotStarted};
+/// let refused: NotStarted = KernelAio::start(0).unwrap_err();
+/// assert_eq!((refused.errno.0, refused.to_string()), (libc::EINVAL, refused.reason));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct NotStarted {

@@ -2,6 +2,24 @@
 //!
 //! It shows the least that a backend has to do: say what it can, and end every request that it takes. A policy that
 //! prefers `"noop"` measures the crate's own overhead: whatever time a request takes is not the disk's.
+//!
+//! # Examples
+//! What does a request cost that does nothing?
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+//! # let path = dir.path().join("data");
+//! use polyaio::backends::noop::{NAME, Noop};
+//! use polyaio::{Engine, OpenOptions, Policy};
+//! let policy = Policy::Require(NAME.into());
+//! let engine = Engine::builder().backend(std::sync::Arc::new(Noop)).policy(policy).build()?;
+//! let file = OpenOptions::new().write(true).create(true).open(&engine, &path)?;
+//! let begin = std::time::Instant::now();
+//! for _ in 0..1000 { file.write_at("nowhere", 0).wait().0?; }
+//! println!("{:?} each", begin.elapsed() / 1000);
+//! assert_eq!(std::fs::read(&path)?, b"", "nothing has happened");
+//! # Ok(()) }
+//! ```
 
 #![allow(unsafe_code)]
 
@@ -10,6 +28,16 @@ use crate::completion::Errno;
 use crate::request::{OpKind, Request};
 
 /// The name of this backend in policies and reports.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use polyaio::{Engine, Policy, backends::noop::{NAME, Noop}};
+/// // It has to be added: no engine starts it by itself.
+/// assert!(Engine::builder().policy(Policy::Prefer(vec![NAME.into()])).build().is_err());
+/// Engine::builder().backend(std::sync::Arc::new(Noop)).policy(Policy::Prefer(vec![NAME.into()])).build()?;
+/// # Ok(()) }
+/// ```
 pub const NAME: &str = "noop";
 
 /// What it takes. Not the file's length, which it does not know, and not `Close`, which would leak the descriptor: these
@@ -27,6 +55,20 @@ const OPERATIONS: OpSet = OpSet::NONE
 /// Writes go nowhere, syncs sync nothing. Reads deliver zeroes: a read that reports `n` bytes promises that `n` bytes of
 /// memory are initialised, and the buffer may have been a `Vec`'s bare capacity. The filling is the one cost here that
 /// grows with the length (some tens of nanoseconds for 4 KiB): measure overhead with writes or with short reads.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # use polyaio::{Engine, OpenOptions, Policy, backends::noop::{NAME, Noop}};
+/// let policy = Policy::Require(NAME.into());
+/// let engine = Engine::builder().backend(std::sync::Arc::new(Noop)).policy(policy).build()?;
+/// let file = OpenOptions::new().read(true).write(true).create(true).open(&engine, &path)?;
+/// let (n, zeroes) = file.read_at(vec![1; 8], 1 << 40).wait().into_result()?;
+/// assert_eq!((n, zeroes), (8, vec![0; 8]), "of an empty file");
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Noop;
 

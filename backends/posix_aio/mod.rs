@@ -21,6 +21,26 @@
 //! - *A control block that somebody sleeps on is not used again*: the reaper sleeps on those of the seats, and a thread that
 //!   waits for nothing but one request on that one's.
 //! - *Duplicates live as long as their descriptor*: closing one any earlier would drop the process's `fcntl` locks.
+//!
+//! # Examples
+//! It serves where it is named. Its threads are the C library's, one for each file at a time and descriptor:
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+//! # let path = dir.path().join("data");
+//! use polyaio::{Engine, Error, OpenOptions, Policy, backends::posix_aio};
+//! let engine = match Engine::builder().policy(Policy::Prefer(vec![posix_aio::NAME.into()])).build() {
+//!     Ok(engine) => engine,
+//!     Err(Error::BackendUnavailable { reason, .. }) => return Ok(println!("{reason}")),
+//!     Err(other) => return Err(other.into()),
+//! };
+//! let file = OpenOptions::new().write(true).create(true).open(&engine, &path)?;
+//! let (written, trace) = file.write_all_at("hello", 0).traced().wait();
+//! written.0?;
+//! println!("served by {trace}");
+//! assert!(file.route().write.iter().any(|step| step.backend == posix_aio::NAME));
+//! # Ok(()) }
+//! ```
 
 mod abi;
 mod duplicates;
@@ -48,6 +68,13 @@ use seats::{Leaving, Seats};
 use suspend::{Bell, Phase};
 
 /// The name of this backend in policies and reports.
+///
+/// # Examples
+/// ```
+/// # use polyaio::backends::{COMPILED_IN, posix_aio};
+/// // With glibc only: elsewhere the name is there, and the reason why it does not start.
+/// assert_eq!(COMPILED_IN.contains(&posix_aio::NAME), cfg!(target_env = "gnu"));
+/// ```
 pub const NAME: &str = "posix-aio";
 
 /// The backend. Starts its one thread, `polyaio-posix`, with the first request; the C library starts its own as it needs
@@ -59,6 +86,21 @@ pub const NAME: &str = "posix-aio";
 ///
 /// # References
 /// `aio(7)`
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use polyaio::backend::{Backend, OpSet};
+/// use polyaio::{OpKind, backends::posix_aio::PosixAio};
+/// match PosixAio::start(64) {
+///     Ok(backend) => {
+///         let can: OpSet = backend.capabilities().operations;
+///         assert!(can.contains(OpKind::Read) && can.contains(OpKind::SyncAll) && !can.contains(OpKind::Allocate));
+///     }
+///     Err(refused) => println!("{refused}"),
+/// }
+/// # Ok(()) }
+/// ```
 pub struct PosixAio {
     shared: Arc<Shared>,
     /// Who made it. A child of `fork(2)` has no threads, and locks that nobody may ever unlock.
@@ -91,6 +133,14 @@ impl PosixAio {
     /// # Errors
     /// `ENOSYS`: no POSIX AIO here that could be served. `ECHILD`: a child of `fork(2)` whose parent has used it. `EINVAL`:
     /// a depth of 0. The reason says what to do.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use polyaio::backends::posix_aio::PosixAio;
+    /// assert_eq!(PosixAio::start(0).err().ok_or("no depth")?.errno.0, libc::EINVAL);
+    /// # Ok(()) }
+    /// ```
     pub fn start(queue_depth: usize) -> Result<Self, NotStarted> {
         Self::with_options(Options { queue_depth, spread: seats::SEATS })
     }
@@ -99,6 +149,18 @@ impl PosixAio {
     ///
     /// # Errors
     /// As [`start`](Self::start).
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use polyaio::backends::posix_aio::{Options, PosixAio};
+    /// // For a database of one file: more descriptors would only be more threads.
+    /// if let Err(refused) = PosixAio::with_options(Options { queue_depth: 32, spread: 4 }) {
+    ///     println!("{refused}");
+    /// }
+    /// assert!(PosixAio::with_options(Options { queue_depth: 32, spread: 17 }).is_err());
+    /// # Ok(()) }
+    /// ```
     pub fn with_options(options: Options) -> Result<Self, NotStarted> {
         let limits = probe::look(options)?;
         let state =

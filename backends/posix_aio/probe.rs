@@ -8,6 +8,14 @@ use super::seats::{DEPTH, SEATS};
 use crate::completion::Errno;
 
 /// How to start [`PosixAio`](super::PosixAio).
+///
+/// # Examples
+/// ```
+/// use polyaio::backends::posix_aio::{Options, PosixAio};
+/// let serial = Options { queue_depth: 16, spread: 1 }; // plain POSIX AIO: one request of each file at a time
+/// println!("{:?}", PosixAio::with_options(serial).err());
+/// assert!(PosixAio::with_options(Options { spread: 0, ..serial }).is_err());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Requests held at the most, with the C library and waiting for it; at least 1.
@@ -18,6 +26,15 @@ pub struct Options {
 }
 
 /// Why POSIX AIO does not run here.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use polyaio::backends::posix_aio::{NotStarted, PosixAio};
+/// let refused: NotStarted = PosixAio::start(0).err().ok_or("no depth")?;
+/// assert_eq!((refused.errno.0, refused.to_string()), (libc::EINVAL, refused.reason));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct NotStarted {

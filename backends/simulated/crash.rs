@@ -9,6 +9,25 @@ use super::inode::{Change, Inode};
 use super::rng::Rng;
 
 /// What a crash leaves of what was not synced. What was synced is there in each case.
+///
+/// # Examples
+/// ```
+/// # use polyaio::{Engine, OpenOptions, Policy, backends::simulated::*};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let disk = SimulatedDisk::builder().seed(7).build()?;
+/// # let engine = Engine::builder().backend(disk.backend()).policy(Policy::Require(NAME.into())).build()?;
+/// # let file = OpenOptions::new().read(true).write(true).create(true).open(&engine, "data")?;
+/// # file.write_all_at(vec![1; 4096], 0).wait().into_result()?;
+/// file.sync_data().wait()?;
+/// file.write_all_at(vec![2; 1024], 0).wait().0?;
+/// // Two sectors were written: both, one, or none is on the disk.
+/// let report = disk.crash(Crash::Torn);
+/// disk.reopen();
+/// let stored = disk.read("data").ok_or("its name was synced")?;
+/// assert!(stored[..1024].chunks(512).all(|sector| sector == [1; 512] || sector == [2; 512]));
+/// assert_eq!(report.stale_sectors, stored[..1024].chunks(512).filter(|sector| sector[0] == 1).count() as u64);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Crash {
@@ -26,6 +45,24 @@ pub enum Crash {
 }
 
 /// What a crash has done.
+///
+/// # Examples
+/// ```
+/// # use polyaio::{Engine, OpenOptions, Policy, backends::simulated::*};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let disk = SimulatedDisk::builder().seed(7).build()?;
+/// # let engine = Engine::builder().backend(disk.backend()).policy(Policy::Require(NAME.into())).build()?;
+/// # let file = OpenOptions::new().read(true).write(true).create(true).open(&engine, "data")?;
+/// # file.write_all_at(vec![1; 4096], 0).wait().into_result()?;
+/// file.sync_data().wait()?;
+/// for text in ["one", "two", "three"] { file.append(text).wait().0?; }
+/// let report = disk.crash(Crash::KeepFirst(2));
+/// assert_eq!((report.unsynced, report.kept, report.lost_files), (3, 2, 0));
+/// println!("{report}");
+/// disk.reopen();
+/// assert!(disk.read("data").is_some_and(|bytes| bytes.ends_with(b"onetwo")));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CrashReport {

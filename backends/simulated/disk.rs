@@ -5,10 +5,10 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use super::asked::Asked;
 use super::content::Content;
 use super::crash::{self, Crash, CrashReport};
 use super::damage::Damage;
-use super::faults::Asked;
 use super::inode::{Change, Inode};
 use super::options::SimulatedDiskBuilder;
 use super::plan::{Plan, Verdict};

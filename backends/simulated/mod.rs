@@ -7,7 +7,8 @@
 //! | file | what |
 //! |---|---|
 //! | `options.rs`, `seeds.rs` | how a disk is made, and where its seed comes from |
-//! | `faults.rs`, `plan.rs`, `latency.rs`, `rng.rs` | what goes wrong and when; how long things take; the dice |
+//! | `faults.rs`, `asked.rs`, `plan.rs` | what goes wrong, with which requests, and when |
+//! | `latency.rs`, `rng.rs` | how long things take; the dice |
 //! | `disk.rs` | the state: names, open files, time |
 //! | `inode.rs`, `content.rs`, `ranges.rs`, `damage.rs` | one file: what is seen, what is durable, the bytes, what is damaged |
 //! | `submit.rs`, `queue.rs`, `reap.rs`, `serve.rs` | a request: taken, in flight, due, done |
@@ -37,6 +38,7 @@
 //! ```
 
 mod abi;
+mod asked;
 mod content;
 mod crash;
 mod damage;
@@ -57,17 +59,17 @@ mod serve;
 mod submit;
 mod trace;
 
-use std::ops::Range;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::asked::Asked;
 pub use self::crash::{Crash, CrashReport};
 pub use self::damage::{Damage, DamageKind};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub use self::fault_injecting::{FAULT_INJECTING, FaultInjecting, FaultInjectingBuilder};
-pub use self::faults::{Asked, Fault};
+pub use self::faults::Fault;
 pub use self::latency::Latency;
 pub use self::options::SimulatedDiskBuilder;
 pub use self::plan::FaultId;
@@ -85,12 +87,41 @@ use crate::request::{OpKind, RequestId};
 use crate::sync::{Mutex, lock};
 
 /// The name of the disk's backends in policies and reports.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use polyaio::backends::simulated::{NAME, SimulatedDisk};
+/// use polyaio::{Engine, OpenOptions, Policy};
+/// let disk = SimulatedDisk::builder().build()?;
+/// // Nobody else moves data: neither another backend nor, for what is small, the caller.
+/// let engine = Engine::builder().backend(disk.backend()).policy(Policy::Require(NAME.into())).build()?;
+/// let file = OpenOptions::new().write(true).create(true).open(&engine, "data")?;
+/// let (written, trace) = file.write_all_at("hello", 0).traced().wait();
+/// assert_eq!((written.0?, trace.served_by), ((), NAME));
+/// # Ok(()) }
+/// ```
 pub const NAME: &str = "simulated";
 
 /// A disk in memory. Clones are the same disk.
 ///
 /// What is done by its own methods is immediate, touched by no fault, and seen by engines at once. Paths are only names:
 /// there are no directories.
+///
+/// # Examples
+/// ```
+/// # use polyaio::{Engine, OpenOptions, Policy, backends::simulated::*};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let disk = SimulatedDisk::builder().seed(7).build()?;
+/// # let engine = Engine::builder().backend(disk.backend()).policy(Policy::Require(NAME.into())).build()?;
+/// # let file = OpenOptions::new().read(true).write(true).create(true).open(&engine, "data")?;
+/// # file.write_all_at(vec![1; 4096], 0).wait().into_result()?;
+/// // The test has the disk in its hands, the program has an engine.
+/// disk.put("settings", b"verbose = true");
+/// let settings = OpenOptions::new().read(true).open(&engine, "settings")?;
+/// assert_eq!(settings.len().wait()?, 14);
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct SimulatedDisk {
     shared: Arc<Shared>,
@@ -110,6 +141,15 @@ struct Simulated {
 
 impl SimulatedDisk {
     /// Settings to start from: sectors of 512 bytes, no faults, every path.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use polyaio::backends::simulated::{Fault, SimulatedDisk};
+    /// let disk = SimulatedDisk::builder().seed(42).fault(Fault::lost_write().nth(100)).build()?;
+    /// assert_eq!(disk.seed(), 42);
+    /// # Ok(()) }
+    /// ```
     pub fn builder() -> SimulatedDiskBuilder {
         SimulatedDiskBuilder::new()
     }
@@ -124,6 +164,19 @@ impl SimulatedDisk {
     ///
     /// It opens every path (or those [below](SimulatedDiskBuilder::below) its own), whatever the policy says.
     /// [`Policy::Require("simulated")`](crate::Policy::Require) makes sure that nothing else is transferred by anybody.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use polyaio::backends::simulated::SimulatedDisk;
+    /// use polyaio::{Engine, OpenOptions};
+    /// let disk = SimulatedDisk::builder().build()?;
+    /// let (first, second) = (disk.backend(), disk.backend());
+    /// let (first, second) = (Engine::builder().backend(first).build()?, Engine::builder().backend(second).build()?);
+    /// OpenOptions::new().write(true).create(true).open(&first, "data")?.write_all_at("shared", 0).wait().0?;
+    /// assert_eq!(OpenOptions::new().read(true).open(&second, "data")?.len().wait()?, 6);
+    /// # Ok(()) }
+    /// ```
     pub fn backend(&self) -> Arc<dyn Backend> {
         let mut state = lock(&self.shared.state);
         let number = state.number();
@@ -145,6 +198,16 @@ impl SimulatedDisk {
     }
 
     /// What all chance comes from.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use polyaio::backends::simulated::SimulatedDisk;
+    /// let disk = SimulatedDisk::builder().build()?; // of the environment, or random
+    /// let again = SimulatedDisk::builder().seed(disk.seed()).build()?;
+    /// assert_eq!(again.seed(), disk.seed());
+    /// # Ok(()) }
+    /// ```
     pub fn seed(&self) -> u64 {
         self.state().seed
     }
@@ -155,22 +218,82 @@ impl SimulatedDisk {
     ///
     /// # Errors
     /// [`Error::Options`] for one that could never strike, or would never end.
+    ///
+    /// # Examples
+    /// ```
+    /// # use polyaio::{Engine, OpenOptions, Policy, backends::simulated::*};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let disk = SimulatedDisk::builder().seed(7).build()?;
+    /// # let engine = Engine::builder().backend(disk.backend()).policy(Policy::Require(NAME.into())).build()?;
+    /// # let file = OpenOptions::new().read(true).write(true).create(true).open(&engine, "data")?;
+    /// # file.write_all_at(vec![1; 4096], 0).wait().into_result()?;
+    /// let worn = disk.inject(Fault::latent_error().reads().range(0..512))?;
+    /// assert!(file.read_at(vec![0; 1], 0).wait().0.is_err());
+    /// assert_eq!(disk.struck(worn), Some(1));
+    /// assert!(disk.inject(Fault::error(libc::EIO).probability(2.0)).is_err(), "not a probability");
+    /// # Ok(()) }
+    /// ```
     pub fn inject(&self, fault: Fault) -> Result<FaultId, Error> {
         fault.check().map_err(Error::Options)?;
         Ok(self.state().plan.add(fault))
     }
 
     /// Takes a fault out of the plan. What it has damaged stays so.
+    ///
+    /// # Examples
+    /// ```
+    /// # use polyaio::{Engine, OpenOptions, Policy, backends::simulated::*};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let disk = SimulatedDisk::builder().seed(7).build()?;
+    /// # let engine = Engine::builder().backend(disk.backend()).policy(Policy::Require(NAME.into())).build()?;
+    /// # let file = OpenOptions::new().read(true).write(true).create(true).open(&engine, "data")?;
+    /// # file.write_all_at(vec![1; 4096], 0).wait().into_result()?;
+    /// let full = disk.inject(Fault::error(libc::ENOSPC).writes())?;
+    /// assert!(file.write_at("x", 0).wait().0.is_err());
+    /// disk.lift(full); // somebody has made room
+    /// assert!(file.write_at("x", 0).wait().0.is_ok());
+    /// # Ok(()) }
+    /// ```
     pub fn lift(&self, fault: FaultId) {
         self.state().plan.remove(fault);
     }
 
     /// Takes all faults out of the plan. What they have damaged stays so.
+    ///
+    /// # Examples
+    /// ```
+    /// # use polyaio::{Engine, OpenOptions, Policy, backends::simulated::*};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let disk = SimulatedDisk::builder().seed(7).build()?;
+    /// # let engine = Engine::builder().backend(disk.backend()).policy(Policy::Require(NAME.into())).build()?;
+    /// # let file = OpenOptions::new().read(true).write(true).create(true).open(&engine, "data")?;
+    /// # file.write_all_at(vec![1; 4096], 0).wait().into_result()?;
+    /// let torn = disk.inject(Fault::bit_rot(1).reads().times(1))?;
+    /// file.read_at(vec![0; 4096], 0).wait().0?;
+    /// disk.clear_faults();
+    /// assert_eq!((disk.struck(torn), disk.damage().len()), (None, 1), "the bit stays flipped");
+    /// # Ok(()) }
+    /// ```
     pub fn clear_faults(&self) {
         self.state().plan.clear();
     }
 
     /// How often a fault has struck; `None` where it is not in the plan.
+    ///
+    /// # Examples
+    /// A test that passes because nothing went wrong proves nothing:
+    /// ```
+    /// # use polyaio::{Engine, OpenOptions, Policy, backends::simulated::*};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let disk = SimulatedDisk::builder().seed(7).build()?;
+    /// # let engine = Engine::builder().backend(disk.backend()).policy(Policy::Require(NAME.into())).build()?;
+    /// # let file = OpenOptions::new().read(true).write(true).create(true).open(&engine, "data")?;
+    /// # file.write_all_at(vec![1; 4096], 0).wait().into_result()?;
+    /// let fault = disk.inject(Fault::short().reads().nth(3))?;
+    /// for _ in 0..5 { file.read_exact_at(vec![0; 100], 0).wait().0?; }
+    /// assert_eq!(disk.struck(fault), Some(1), "the program was put to the test");
+    /// # Ok(()) }
+    /// ```
     pub fn struck(&self, fault: FaultId) -> Option<u64> {
         self.state().plan.struck(fault)
     }
@@ -180,6 +303,24 @@ impl SimulatedDisk {
     ///
     /// A file's name is durable once the file was synced. What is kept is decided by the seed, and by how many crashes there
     /// were.
+    ///
+    /// # Examples
+    /// ```
+    /// # use polyaio::{Engine, OpenOptions, Policy, backends::simulated::*};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let disk = SimulatedDisk::builder().seed(7).build()?;
+    /// # let engine = Engine::builder().backend(disk.backend()).policy(Policy::Require(NAME.into())).build()?;
+    /// # let file = OpenOptions::new().read(true).write(true).create(true).open(&engine, "data")?;
+    /// # file.write_all_at(vec![1; 4096], 0).wait().into_result()?;
+    /// file.sync_all().wait()?;
+    /// file.write_all_at("not synced", 0).wait().0?;
+    /// let report = disk.crash(Crash::LoseUnsynced);
+    /// assert_eq!((report.unsynced, report.kept), (1, 0));
+    /// assert!(file.len().wait().is_err(), "the file was open");
+    /// disk.reopen();
+    /// assert_eq!(disk.read("data"), Some(vec![1; 4096]));
+    /// # Ok(()) }
+    /// ```
     pub fn crash(&self, mode: Crash) -> CrashReport {
         let report = self.state().crash(mode);
         // What was in flight has ended.
@@ -188,12 +329,47 @@ impl SimulatedDisk {
     }
 
     /// The power is back: what has survived can be opened. Nothing where it has not failed.
+    ///
+    /// # Examples
+    /// ```
+    /// # use polyaio::{Engine, OpenOptions, Policy, backends::simulated::*};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let disk = SimulatedDisk::builder().seed(7).build()?;
+    /// # let engine = Engine::builder().backend(disk.backend()).policy(Policy::Require(NAME.into())).build()?;
+    /// # let file = OpenOptions::new().read(true).write(true).create(true).open(&engine, "data")?;
+    /// # file.write_all_at(vec![1; 4096], 0).wait().into_result()?;
+    /// file.sync_all().wait()?;
+    /// disk.crash(Crash::KeepAll);
+    /// assert!(OpenOptions::new().read(true).open(&engine, "data").is_err(), "there is no power");
+    /// disk.reopen();
+    /// let again = OpenOptions::new().read(true).open(&engine, "data")?;
+    /// assert!(again.len().wait()? == 4096 && file.len().wait().is_err(), "the old handle stays dead");
+    /// # Ok(()) }
+    /// ```
     pub fn reopen(&self) {
         self.state().reopen();
     }
 
     /// Whether there is power: not after a crash, until [`reopen`](Self::reopen). A fault may have
     /// [taken it away](Fault::power_loss).
+    ///
+    /// # Examples
+    /// ```
+    /// # use polyaio::{Engine, OpenOptions, Policy, backends::simulated::*};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let disk = SimulatedDisk::builder().seed(7).build()?;
+    /// # let engine = Engine::builder().backend(disk.backend()).policy(Policy::Require(NAME.into())).build()?;
+    /// # let file = OpenOptions::new().read(true).write(true).create(true).open(&engine, "data")?;
+    /// # file.write_all_at(vec![1; 4096], 0).wait().into_result()?;
+    /// disk.inject(Fault::power_loss(Crash::Torn).writes().nth(2))?;
+    /// for n in 0.. {
+    ///     if file.append("record").wait().0.is_err() {
+    ///         assert!(!disk.is_powered() && n == 1);
+    ///         break;
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn is_powered(&self) -> bool {
         self.state().powered
     }
@@ -201,96 +377,185 @@ impl SimulatedDisk {
     // ----- files ------------------------------------------------------------------------------------------------------
 
     /// Gives a file this content, durably. It is made where there is none.
+    ///
+    /// # Examples
+    /// ```
+    /// # use polyaio::{Engine, OpenOptions, Policy, backends::simulated::*};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let disk = SimulatedDisk::builder().seed(7).build()?;
+    /// # let engine = Engine::builder().backend(disk.backend()).policy(Policy::Require(NAME.into())).build()?;
+    /// # let file = OpenOptions::new().read(true).write(true).create(true).open(&engine, "data")?;
+    /// # file.write_all_at(vec![1; 4096], 0).wait().into_result()?;
+    /// disk.put("old-format", b"v1\n");
+    /// disk.crash(Crash::LoseUnsynced);
+    /// disk.reopen();
+    /// assert_eq!(disk.read("old-format"), Some(b"v1\n".to_vec()), "as if it had always been there");
+    /// # Ok(()) }
+    /// ```
     pub fn put(&self, path: impl AsRef<Path>, bytes: &[u8]) {
         self.state().put(path.as_ref(), bytes);
     }
 
     /// A file's bytes as programs would see them, also those that cannot be read; `None` where there is no such file.
+    ///
+    /// # Examples
+    /// ```
+    /// # use polyaio::{Engine, OpenOptions, Policy, backends::simulated::*};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let disk = SimulatedDisk::builder().seed(7).build()?;
+    /// # let engine = Engine::builder().backend(disk.backend()).policy(Policy::Require(NAME.into())).build()?;
+    /// # let file = OpenOptions::new().read(true).write(true).create(true).open(&engine, "data")?;
+    /// # file.write_all_at(vec![1; 4096], 0).wait().into_result()?;
+    /// file.write_all_at("hello", 0).wait().0?;
+    /// disk.spoil("data", 0..5);
+    /// assert!(file.read_at(vec![0; 5], 0).wait().0.is_err());
+    /// assert!(disk.read("data").is_some_and(|bytes| bytes.starts_with(b"hello")));
+    /// assert_eq!(disk.read("no such file"), None);
+    /// # Ok(()) }
+    /// ```
     pub fn read(&self, path: impl AsRef<Path>) -> Option<Vec<u8>> {
         self.state().find(path.as_ref()).map(|inode| inode.current.all())
     }
 
     /// A file's bytes as they would be after [`Crash::LoseUnsynced`]; `None` where there would be no such file.
+    ///
+    /// # Examples
+    /// ```
+    /// # use polyaio::{Engine, OpenOptions, Policy, backends::simulated::*};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let disk = SimulatedDisk::builder().seed(7).build()?;
+    /// # let engine = Engine::builder().backend(disk.backend()).policy(Policy::Require(NAME.into())).build()?;
+    /// # let file = OpenOptions::new().read(true).write(true).create(true).open(&engine, "data")?;
+    /// # file.write_all_at(vec![1; 4096], 0).wait().into_result()?;
+    /// assert_eq!(disk.durable("data"), None, "not even its name");
+    /// file.sync_data().wait()?;
+    /// file.set_len(0).wait()?;
+    /// assert_eq!((disk.read("data"), disk.durable("data")), (Some(vec![]), Some(vec![1; 4096])));
+    /// # Ok(()) }
+    /// ```
     pub fn durable(&self, path: impl AsRef<Path>) -> Option<Vec<u8>> {
         self.state().find(path.as_ref()).and_then(|inode| inode.durable.as_ref()).map(|content| content.all())
     }
 
     /// The names of all files, sorted.
+    ///
+    /// # Examples
+    /// ```
+    /// # use polyaio::{Engine, OpenOptions, Policy, backends::simulated::*};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let disk = SimulatedDisk::builder().seed(7).build()?;
+    /// # let engine = Engine::builder().backend(disk.backend()).policy(Policy::Require(NAME.into())).build()?;
+    /// # let file = OpenOptions::new().read(true).write(true).create(true).open(&engine, "data")?;
+    /// # file.write_all_at(vec![1; 4096], 0).wait().into_result()?;
+    /// disk.put("./log//2", b"");
+    /// disk.put("log/1", b"");
+    /// let names: Vec<_> = disk.paths().iter().map(|path| path.display().to_string()).collect();
+    /// assert_eq!(names, ["data", "log/1", "log/2"]);
+    /// # Ok(()) }
+    /// ```
     pub fn paths(&self) -> Vec<PathBuf> {
         self.state().names.keys().cloned().collect()
     }
 
     /// Removes a name, durably. The file goes once nobody has it open. `false`: there was none.
+    ///
+    /// # Examples
+    /// ```
+    /// # use polyaio::{Engine, OpenOptions, Policy, backends::simulated::*};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let disk = SimulatedDisk::builder().seed(7).build()?;
+    /// # let engine = Engine::builder().backend(disk.backend()).policy(Policy::Require(NAME.into())).build()?;
+    /// # let file = OpenOptions::new().read(true).write(true).create(true).open(&engine, "data")?;
+    /// # file.write_all_at(vec![1; 4096], 0).wait().into_result()?;
+    /// assert!(disk.remove("data") && !disk.remove("data"));
+    /// assert_eq!(file.len().wait()?, 4096, "who has it open still has it");
+    /// assert!(OpenOptions::new().read(true).open(&engine, "data").is_err());
+    /// # Ok(()) }
+    /// ```
     pub fn remove(&self, path: impl AsRef<Path>) -> bool {
         self.state().remove(path.as_ref())
     }
 
     /// Gives a file another name, durably, and takes that from whoever had it. `false`: there is no such file.
+    ///
+    /// # Examples
+    /// ```
+    /// # use polyaio::{Engine, OpenOptions, Policy, backends::simulated::*};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let disk = SimulatedDisk::builder().seed(7).build()?;
+    /// # let engine = Engine::builder().backend(disk.backend()).policy(Policy::Require(NAME.into())).build()?;
+    /// # let file = OpenOptions::new().read(true).write(true).create(true).open(&engine, "data")?;
+    /// # file.write_all_at(vec![1; 4096], 0).wait().into_result()?;
+    /// // What a program does that replaces a file: write another one, sync it, rename it.
+    /// let new = OpenOptions::new().write(true).create(true).open(&engine, "data.new")?;
+    /// new.write_all_at("replaced", 0).wait().0?;
+    /// new.sync_all().wait()?;
+    /// assert!(disk.rename("data.new", "data"));
+    /// assert_eq!((disk.durable("data"), disk.paths().len()), (Some(b"replaced".to_vec()), 1));
+    /// # Ok(()) }
+    /// ```
     pub fn rename(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> bool {
         self.state().rename(from.as_ref(), to.as_ref())
     }
 
     /// Space that is taken, in bytes.
+    ///
+    /// # Examples
+    /// ```
+    /// # use polyaio::{Engine, OpenOptions, Policy, backends::simulated::*};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let disk = SimulatedDisk::builder().seed(7).build()?;
+    /// # let engine = Engine::builder().backend(disk.backend()).policy(Policy::Require(NAME.into())).build()?;
+    /// # let file = OpenOptions::new().read(true).write(true).create(true).open(&engine, "data")?;
+    /// # file.write_all_at(vec![1; 4096], 0).wait().into_result()?;
+    /// let before = disk.used();
+    /// file.write_all_at("x", 1 << 30).wait().0?;
+    /// assert_eq!(disk.used() - before, 4096, "files are sparse");
+    /// # Ok(()) }
+    /// ```
     pub fn used(&self) -> u64 {
         self.state().used()
-    }
-
-    // ----- damage -----------------------------------------------------------------------------------------------------
-
-    /// Flips a bit (0 to 7) of a stored byte, as [bit rot](Fault::bit_rot) does. `false`: there is no such byte.
-    pub fn flip_bit(&self, path: impl AsRef<Path>, offset: u64, bit: u8) -> bool {
-        self.harm(path.as_ref(), damage::DamageKind::BitRot, offset..offset.saturating_add(1), |inode| {
-            inode.flip(offset, bit % 8);
-        })
-    }
-
-    /// Makes the sectors that a range touches unreadable, as [latent errors](Fault::latent_error) do. `false`: the range is
-    /// not in the file.
-    pub fn spoil(&self, path: impl AsRef<Path>, range: Range<u64>) -> bool {
-        let sector = self.state().settings.sector;
-        let end = range.end.checked_next_multiple_of(sector).unwrap_or(u64::MAX);
-        let whole = range.start / sector * sector..end;
-        self.harm(path.as_ref(), damage::DamageKind::LatentError, whole, |_| {})
-    }
-
-    fn harm(&self, path: &Path, kind: DamageKind, range: Range<u64>, harm: impl FnOnce(&mut inode::Inode)) -> bool {
-        let mut state = self.state();
-        let found = state.find(path).is_some_and(|inode| range.start < inode.current.len() && !range.is_empty());
-        if !found {
-            return false;
-        }
-        let number = state.names.iter().find(|(name, _)| *name == &disk::plain(path)).map_or(0, |(_, inode)| *inode);
-        let inode = state.inode(number);
-        harm(inode);
-        inode.mark(0, kind, range.clone());
-        state.note(What::Damaged { number: 0, kind, path: path.to_owned(), range });
-        true
-    }
-
-    /// What is damaged now, and was not written anew since. After a crash it is that of what has survived.
-    ///
-    /// A misdirected read damages nothing; traces tell of it.
-    pub fn damage(&self) -> Vec<Damage> {
-        self.state().damage()
-    }
-
-    /// All damage that was ever done, as far as the [trace](SimulatedDiskBuilder::trace_limit) reaches back.
-    pub fn damage_log(&self) -> Vec<Damage> {
-        let damage = |event: Event| match event.what {
-            What::Damaged { number, kind, path, range } => Some(Damage { number, kind, path, range }),
-            _ => None,
-        };
-        self.trace().events.into_iter().filter_map(damage).collect()
     }
 
     // ----- time and traces --------------------------------------------------------------------------------------------
 
     /// The disk's own time, from its making on.
+    ///
+    /// # Examples
+    /// ```
+    /// # use polyaio::{Engine, OpenOptions, Policy, backends::simulated::*};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let disk = SimulatedDisk::builder().seed(7).build()?;
+    /// # let engine = Engine::builder().backend(disk.backend()).policy(Policy::Require(NAME.into())).build()?;
+    /// # let file = OpenOptions::new().read(true).write(true).create(true).open(&engine, "data")?;
+    /// # file.write_all_at(vec![1; 4096], 0).wait().into_result()?;
+    /// let before = disk.now();
+    /// std::thread::sleep(std::time::Duration::from_millis(1)); // which is nothing to the disk
+    /// assert_eq!(disk.now(), before);
+    /// file.sync_all().wait()?;
+    /// assert_eq!((disk.now() - before).as_micros(), 100);
+    /// # Ok(()) }
+    /// ```
     pub fn now(&self) -> Duration {
         self.state().now
     }
 
     /// Lets time pass. What is due by then completes once somebody waits for it, or turns.
+    ///
+    /// # Examples
+    /// ```
+    /// # use polyaio::{Engine, OpenOptions, Policy, backends::simulated::*};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let disk = SimulatedDisk::builder().seed(7).build()?;
+    /// # let engine = Engine::builder().backend(disk.backend()).policy(Policy::Require(NAME.into())).build()?;
+    /// # let file = OpenOptions::new().read(true).write(true).create(true).open(&engine, "data")?;
+    /// # file.write_all_at(vec![1; 4096], 0).wait().into_result()?;
+    /// use std::time::Duration;
+    /// let before = disk.now();
+    /// disk.advance(Duration::from_secs(3600)); // the program was idle for an hour
+    /// assert_eq!(disk.now() - before, Duration::from_secs(3600));
+    /// # Ok(()) }
+    /// ```
     pub fn advance(&self, time: Duration) {
         let mut state = self.state();
         state.now = state.now.saturating_add(time);
@@ -299,11 +564,43 @@ impl SimulatedDisk {
     }
 
     /// Requests that were submitted so far. One that is offered again, because there was no room, counts again.
+    ///
+    /// # Examples
+    /// How many requests does it take? Then the power can fail at each of them:
+    /// ```
+    /// # use polyaio::{Engine, OpenOptions, Policy, backends::simulated::*};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let disk = SimulatedDisk::builder().seed(7).build()?;
+    /// # let engine = Engine::builder().backend(disk.backend()).policy(Policy::Require(NAME.into())).build()?;
+    /// # let file = OpenOptions::new().read(true).write(true).create(true).open(&engine, "data")?;
+    /// # file.write_all_at(vec![1; 4096], 0).wait().into_result()?;
+    /// let requests = disk.requests();
+    /// file.append("record").wait().0?;
+    /// file.sync_data().wait()?;
+    /// assert_eq!(disk.requests() - requests, 2);
+    /// # Ok(()) }
+    /// ```
     pub fn requests(&self) -> u64 {
         self.state().requests
     }
 
     /// What was asked, answered and injected so far.
+    ///
+    /// # Examples
+    /// ```
+    /// # use polyaio::{Engine, OpenOptions, Policy, backends::simulated::*};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let disk = SimulatedDisk::builder().seed(7).build()?;
+    /// # let engine = Engine::builder().backend(disk.backend()).policy(Policy::Require(NAME.into())).build()?;
+    /// # let file = OpenOptions::new().read(true).write(true).create(true).open(&engine, "data")?;
+    /// # file.write_all_at(vec![1; 4096], 0).wait().into_result()?;
+    /// disk.inject(Fault::error(libc::EIO).syncs())?;
+    /// let _ = file.sync_all().wait();
+    /// println!("{}", disk.trace()); // what a test prints when it fails
+    /// let struck = |event: &Event| matches!(&event.what, What::Asked { injected, .. } if !injected.is_empty());
+    /// assert_eq!(disk.trace().events.iter().filter(|event| struck(event)).count(), 1);
+    /// # Ok(()) }
+    /// ```
     pub fn trace(&self) -> Transcript {
         self.state().trace.copy()
     }

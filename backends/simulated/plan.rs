@@ -3,8 +3,9 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use super::asked::Asked;
 use super::crash::Crash;
-use super::faults::{Asked, Effect, Fault};
+use super::faults::{Effect, Fault};
 use super::rng::Rng;
 use crate::completion::Errno;
 
@@ -30,6 +31,22 @@ struct Rule {
 }
 
 /// Names a fault that was added to a disk.
+///
+/// # Examples
+/// ```
+/// # use polyaio::{Engine, OpenOptions, Policy, backends::simulated::*};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let disk = SimulatedDisk::builder().seed(7).build()?;
+/// # let engine = Engine::builder().backend(disk.backend()).policy(Policy::Require(NAME.into())).build()?;
+/// # let file = OpenOptions::new().read(true).write(true).create(true).open(&engine, "data")?;
+/// # file.write_all_at(vec![1; 4096], 0).wait().into_result()?;
+/// let weak: FaultId = disk.inject(Fault::error(libc::EIO).reads())?;
+/// assert!(file.read_at(vec![0; 1], 0).wait().0.is_err());
+/// assert_eq!(disk.struck(weak), Some(1));
+/// disk.lift(weak);
+/// assert!(file.read_at(vec![0; 1], 0).wait().0.is_ok() && disk.struck(weak).is_none());
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FaultId(u64);
 

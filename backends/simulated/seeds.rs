@@ -6,6 +6,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use crate::error::Error;
 
 /// Names the seed of disks that are not told one, and the one that [`for_seeds`] runs.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use polyaio::backends::simulated::{ENV_SEED, SimulatedDisk};
+/// let disk = SimulatedDisk::builder().build()?;
+/// println!("{ENV_SEED}={} repeats it", disk.seed());
+/// # Ok(()) }
+/// ```
 pub const ENV_SEED: &str = "POLYAIO_SIMULATED_SEED";
 
 /// Calls `test` with each seed. Where it panics, the seed is printed to standard error, with the line that repeats it, and

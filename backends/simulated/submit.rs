@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::Simulated;
+use super::asked::Asked;
 use super::disk::State;
-use super::faults::Asked;
 use super::queue::Entry;
 use super::trace::What;
 use crate::backend::{Batch, Refusal};

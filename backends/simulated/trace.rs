@@ -14,6 +14,23 @@ use crate::request::OpKind;
 ///
 /// Displayed, it is one line per event. With the same seed, and one thread that drives the engine, the text is the same
 /// byte for byte: there are no addresses, clocks or descriptors of the machine in it.
+///
+/// # Examples
+/// ```
+/// # use polyaio::{Engine, OpenOptions, Policy, backends::simulated::*};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let disk = SimulatedDisk::builder().seed(7).build()?;
+/// # let engine = Engine::builder().backend(disk.backend()).policy(Policy::Require(NAME.into())).build()?;
+/// # let file = OpenOptions::new().read(true).write(true).create(true).open(&engine, "data")?;
+/// # file.write_all_at(vec![1; 4096], 0).wait().into_result()?;
+/// let again = SimulatedDisk::builder().seed(7).build()?;
+/// # let engine = Engine::builder().backend(again.backend()).policy(Policy::Require(NAME.into())).build()?;
+/// # let file = OpenOptions::new().read(true).write(true).create(true).open(&engine, "data")?;
+/// # file.write_all_at(vec![1; 4096], 0).wait().into_result()?;
+/// // ... the same operations ...
+/// assert_eq!(disk.trace().to_string(), again.trace().to_string());
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Transcript {
@@ -24,6 +41,23 @@ pub struct Transcript {
 }
 
 /// One line of a [`Transcript`].
+///
+/// # Examples
+/// ```
+/// # use polyaio::{Engine, OpenOptions, Policy, backends::simulated::*};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let disk = SimulatedDisk::builder().seed(7).build()?;
+/// # let engine = Engine::builder().backend(disk.backend()).policy(Policy::Require(NAME.into())).build()?;
+/// # let file = OpenOptions::new().read(true).write(true).create(true).open(&engine, "data")?;
+/// # file.write_all_at(vec![1; 4096], 0).wait().into_result()?;
+/// let before = disk.now();
+/// file.sync_data().wait()?;
+/// let events = disk.trace().events;
+/// let asked = events.iter().rfind(|event| matches!(event.what, What::Asked { .. })).ok_or("it was asked")?;
+/// assert_eq!(asked.at, before);
+/// assert!(events.last().is_some_and(|answered| answered.at > before));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Event {
@@ -34,6 +68,24 @@ pub struct Event {
 }
 
 /// What happened.
+///
+/// # Examples
+/// ```
+/// # use polyaio::{Engine, OpenOptions, Policy, backends::simulated::*};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let disk = SimulatedDisk::builder().seed(7).build()?;
+/// # let engine = Engine::builder().backend(disk.backend()).policy(Policy::Require(NAME.into())).build()?;
+/// # let file = OpenOptions::new().read(true).write(true).create(true).open(&engine, "data")?;
+/// # file.write_all_at(vec![1; 4096], 0).wait().into_result()?;
+/// use polyaio::OpKind;
+/// file.sync_data().wait()?;
+/// file.sync_all().wait()?;
+/// // How often does the program sync?
+/// let events = disk.trace().events;
+/// let sync = |what: &What| matches!(what, What::Asked { kind: OpKind::SyncData | OpKind::SyncAll, .. });
+/// assert_eq!(events.iter().filter(|event| sync(&event.what)).count(), 2);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum What {

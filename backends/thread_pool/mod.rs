@@ -11,6 +11,21 @@
 //! - `reap.rs`: how jobs end, and how the pool does
 //! - `streams.rs`: a small second pool, for streams only
 //! - `threaded.rs`: a pool that serves by somebody else's function
+//!
+//! # Examples
+//! An engine that leaves everything to it:
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("data");
+//! use polyaio::{Engine, OpenOptions, Policy, backends::thread_pool};
+//! let engine = Engine::builder().policy(Policy::Require(thread_pool::NAME.into())).threads(4).build()?;
+//! let file = OpenOptions::new().write(true).create(true).open(&engine, &path)?;
+//! file.write_all_at("hello", 0).wait().0?;
+//! file.sync_all().wait()?;
+//! assert_eq!(engine.stats().served_by(), [(thread_pool::NAME, 2)]);
+//! # Ok(()) }
+//! ```
 
 mod abi;
 mod bounce;
@@ -42,12 +57,29 @@ use crate::request::Request;
 use crate::sync::{Mutex, lock};
 
 /// The name of this backend in policies and reports.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use polyaio::{Engine, Policy, backends::thread_pool};
+/// let engine = Engine::builder().policy(Policy::Require(thread_pool::NAME.into())).build()?;
+/// assert!(engine.backends().iter().any(|backend| backend.name == thread_pool::NAME && backend.started));
+/// # Ok(()) }
+/// ```
 pub const NAME: &str = "thread-pool";
 
 /// More threads than this make no sense on any machine, and the queue's counters have 16 bits each.
 const MOST_THREADS: usize = 4096;
 
 /// How large a [`ThreadPool`] may become.
+///
+/// # Examples
+/// ```
+/// use polyaio::backends::thread_pool::Options;
+/// let options = Options { threads: 0, queue_bound: 0 };
+/// // Brought into the range: one thread, and one request.
+/// assert_eq!(polyaio::backends::thread_pool::ThreadPool::start(options).map(|pool| pool.threads()), Ok(1));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Threads at the most, 1 to 4096; other values are brought into this range. One is started at once, more when all
@@ -58,6 +90,19 @@ pub struct Options {
 }
 
 /// The pool could not start a single thread.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use polyaio::backends::thread_pool::{NotStarted, Options, ThreadPool};
+/// fn start(threads: usize) -> Result<ThreadPool, NotStarted> {
+///     ThreadPool::start(Options { threads, queue_bound: 64 })
+///         // `EAGAIN`, and a sentence with the limits that are spent: RLIMIT_NPROC, pids.max ...
+///         .inspect_err(|refused| eprintln!("{}: {}", refused.errno, refused.reason))
+/// }
+/// drop(start(2)?);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct NotStarted {
@@ -73,6 +118,18 @@ pub struct NotStarted {
 ///
 /// # Platform
 /// Any Unix.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use polyaio::backend::Backend;
+/// use polyaio::backends::thread_pool::{Options, ThreadPool};
+/// let pool = ThreadPool::start(Options { threads: 4, queue_bound: 256 })?;
+/// let can = pool.capabilities();
+/// assert!(can.revocable && !can.reaped && can.queue_bound == 256);
+/// pool.set_threads(2); // from now on
+/// # Ok(()) }
+/// ```
 pub struct ThreadPool {
     shared: Arc<Shared>,
 }
@@ -116,6 +173,17 @@ impl ThreadPool {
     /// [`NotStarted`] where not even one thread can be created (`EAGAIN`: a limit on threads is spent, see
     /// [`NotStarted::reason`]). Threads that cannot be created later make a smaller pool, see
     /// [`degraded`](Backend::degraded).
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use polyaio::backend::Backend;
+    /// use polyaio::backends::thread_pool::{Options, ThreadPool};
+    /// let pool = ThreadPool::start(Options { threads: 4, queue_bound: 256 })?;
+    /// assert_eq!((pool.threads(), pool.degraded()), (1, None));
+    /// drop(pool); // its thread has ended
+    /// # Ok(()) }
+    /// ```
     pub fn start(options: Options) -> Result<Self, NotStarted> {
         Self::start_with(options, Trade::system_calls(NAME, worker::THREAD_NAME))
     }
@@ -146,6 +214,15 @@ impl ThreadPool {
 
     /// How many threads serve, or would, at the moment: those that are started, without those that are
     /// [too many](Backend::set_threads).
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use polyaio::backends::thread_pool::{Options, ThreadPool};
+    /// let pool = ThreadPool::start(Options { threads: 4, queue_bound: 256 })?;
+    /// assert_eq!(pool.threads(), 1, "nothing has been asked of it");
+    /// # Ok(()) }
+    /// ```
     pub fn threads(&self) -> usize {
         self.shared.queue.hired()
     }

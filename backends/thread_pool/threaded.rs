@@ -67,6 +67,24 @@ impl Threaded {
     ///
     /// # Errors
     /// As [`ThreadPool::start`].
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::{io, sync::Arc};
+    /// # use polyaio::backend::{Backend, Capabilities, Operation, SyncBackend};
+    /// # use polyaio::backends::thread_pool::Threaded;
+    /// # struct Plain;
+    /// # impl SyncBackend for Plain {
+    /// #     fn name(&self) -> &'static str { "plain" }
+    /// #     fn capabilities(&self) -> Capabilities { Capabilities::new(64) }
+    /// #     fn execute(&self, operation: &mut Operation<'_>) -> io::Result<u64> { operation.system_call() }
+    /// # }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// // What may be called by one thread at a time only: one thread.
+    /// let serial = Threaded::start(Arc::new(Plain), 1)?;
+    /// assert_eq!((serial.name(), serial.threads()), ("plain", 1));
+    /// # Ok(()) }
+    /// ```
     pub fn start(backend: Arc<dyn SyncBackend>, threads: usize) -> Result<Self, NotStarted> {
         let asked = backend.capabilities();
         let theirs = backend.clone();
@@ -89,6 +107,23 @@ impl Threaded {
     }
 
     /// How many threads it has at the moment.
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::{io, sync::Arc};
+    /// # use polyaio::backend::{Backend, Capabilities, Operation, SyncBackend};
+    /// # use polyaio::backends::thread_pool::Threaded;
+    /// # struct Plain;
+    /// # impl SyncBackend for Plain {
+    /// #     fn name(&self) -> &'static str { "plain" }
+    /// #     fn capabilities(&self) -> Capabilities { Capabilities::new(64) }
+    /// #     fn execute(&self, operation: &mut Operation<'_>) -> io::Result<u64> { operation.system_call() }
+    /// # }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let backend = Threaded::start(Arc::new(Plain), 4)?;
+    /// assert_eq!(backend.threads(), 1, "of at most 4: nothing has been asked of it");
+    /// # Ok(()) }
+    /// ```
     pub fn threads(&self) -> usize {
         self.pool.threads()
     }

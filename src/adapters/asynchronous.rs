@@ -84,18 +84,78 @@ impl AsyncFile {
     ///
     /// An adapter whose operations wait in line for a place in the engine
     /// ([`EngineBuilder::capacity`](crate::EngineBuilder::capacity)) has to be polled.
+    ///
+    /// # Examples
+    /// Whoever reads single records at random places has no use for what lies behind them:
+    /// ```
+    /// # #[cfg(feature = "futures-io")]
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, vec![0; 1 << 20])?;
+    /// # let file = polyaio::OpenOptions::new().read(true).open(&engine, &path)?;
+    /// use futures::io::{AsyncReadExt, AsyncSeekExt, SeekFrom};
+    /// let mut records = file.into_async().depth(0).block_size(512);
+    /// engine.block_on(async {
+    ///     records.seek(SeekFrom::Start(4096)).await?;
+    ///     records.read_exact(&mut [0; 1024]).await
+    /// })?;
+    /// assert_eq!(engine.stats().served_by().iter().map(|(_, requests)| requests).sum::<u64>(), 2, "two blocks");
+    /// # Ok(()) }
+    /// # #[cfg(not(feature = "futures-io"))]
+    /// # fn main() {}
+    /// ```
     pub fn depth(mut self, blocks: usize) -> Self {
         self.cursor().set_depth(blocks);
         self
     }
 
     /// Bytes of a block, rounded up to what direct I/O asks of the file. The default is 64 KiB.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[cfg(feature = "futures-io")]
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// use futures::io::AsyncReadExt;
+    /// let mut file = file.into_async().block_size(1 << 20).depth(2); // two large reads in flight
+    /// let mut text = String::new();
+    /// engine.block_on(file.read_to_string(&mut text))?;
+    /// assert_eq!(text, "hello, world");
+    /// # Ok(()) }
+    /// # #[cfg(not(feature = "futures-io"))]
+    /// # fn main() {}
+    /// ```
     pub fn block_size(mut self, bytes: usize) -> Self {
         self.cursor().set_block(bytes);
         self
     }
 
     /// The file, for operations of its own. They know nothing of what is read ahead or written behind.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[cfg(feature = "futures-io")]
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// use futures::io::AsyncWriteExt;
+    /// let mut file = file.into_async();
+    /// engine.block_on(async {
+    ///     file.write_all(b"HELLO").await?;
+    ///     file.flush().await?;                 // what is written behind is not known to the file before
+    ///     file.get_ref().sync_data().await     // and a flush is no sync
+    /// })?;
+    /// assert_eq!(file.get_ref().read_at(vec![0; 5], 0).wait().1, b"HELLO");
+    /// # Ok(()) }
+    /// # #[cfg(not(feature = "futures-io"))]
+    /// # fn main() {}
+    /// ```
     pub fn get_ref(&self) -> &File {
         match &self.cursor {
             Some(cursor) => cursor.file(),
@@ -105,6 +165,26 @@ impl AsyncFile {
 
     /// The file, and what was read from a stream and not handed out (nothing of a file). Flush first: what is still to be
     /// written is written in the background, as with a drop.
+    ///
+    /// # Examples
+    /// ```
+    /// # #[cfg(feature = "futures-io")]
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (engine, (reader, writer)) = (polyaio::Engine::new()?, std::io::pipe()?);
+    /// # let (reader, writer) = (engine.adopt(reader.into())?, engine.adopt(writer.into())?);
+    /// use futures::io::{AsyncBufReadExt, AsyncReadExt};
+    /// writer.write_all("header\nbody").wait().0?;
+    /// let mut reader = reader.into_async();
+    /// let mut header = String::new();
+    /// engine.block_on(reader.read_line(&mut header))?;
+    /// let (reader, mut body) = reader.into_inner(); // the pipe, and what was read with the header
+    /// drop(writer);
+    /// engine.block_on(reader.into_async().read_to_end(&mut body))?;
+    /// assert_eq!((header.as_str(), &body[..]), ("header\n", &b"body"[..]));
+    /// # Ok(()) }
+    /// # #[cfg(not(feature = "futures-io"))]
+    /// # fn main() {}
+    /// ```
     pub fn into_inner(mut self) -> (File, Vec<u8>) {
         let cursor = self.cursor();
         (cursor.file().clone(), cursor.leftover().to_vec())
@@ -121,6 +201,27 @@ impl Drop for AsyncFile {
 
 impl File {
     /// An adapter with a position, for code that uses the traits of `futures_io` or `tokio::io`.
+    ///
+    /// # Examples
+    /// Code that knows nothing of this crate, in any executor:
+    /// ```
+    /// # #[cfg(feature = "futures-io")]
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// use futures::io::{AsyncBufReadExt, AsyncRead, BufReader};
+    /// async fn first_line(source: impl AsyncRead + Unpin) -> std::io::Result<String> {
+    ///     let mut line = String::new();
+    ///     BufReader::new(source).read_line(&mut line).await?;
+    ///     Ok(line)
+    /// }
+    /// assert_eq!(futures::executor::block_on(first_line(file.into_async()))?, "hello, world");
+    /// # Ok(()) }
+    /// # #[cfg(not(feature = "futures-io"))]
+    /// # fn main() {}
+    /// ```
     pub fn into_async(self) -> AsyncFile {
         AsyncFile {
             cursor: Some(Cursor::new(self)),

@@ -58,24 +58,83 @@ pub struct BlockingFile {
 impl BlockingFile {
     /// Blocks in flight: read ahead of the one that is being used, and written behind the one that is being filled. The
     /// default is 8. 0 reads nothing ahead, and has a block written before the next is begun.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// use std::io::Read;
+    /// std::fs::write(&path, vec![7; 1 << 20])?;
+    /// let file = polyaio::OpenOptions::new().read(true).open(&engine, &path)?;
+    /// let mut sum = 0;
+    /// for byte in file.blocking().depth(2).bytes() { sum += u64::from(byte?); } // two blocks ahead of this loop
+    /// assert_eq!(sum, 7 << 20);
+    /// # Ok(()) }
+    /// ```
     pub fn depth(mut self, blocks: usize) -> Self {
         self.cursor.set_depth(blocks);
         self
     }
 
     /// Bytes of a block, rounded up to what direct I/O asks of the file. The default is 64 KiB.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// use std::io::BufRead;
+    /// let mut file = file.blocking().block_size(8);
+    /// assert_eq!(file.fill_buf()?, b"hello, w", "a block at a time");
+    /// # Ok(()) }
+    /// ```
     pub fn block_size(mut self, bytes: usize) -> Self {
         self.cursor.set_block(bytes);
         self
     }
 
     /// The file, for operations of its own. They know nothing of what is read ahead or written behind.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// use std::io::Write;
+    /// let mut file = file.blocking();
+    /// file.write_all(b"HELLO")?;
+    /// assert_eq!(std::fs::read(&path)?, b"hello, world", "not yet");
+    /// file.flush()?;
+    /// file.get_ref().sync_data().wait()?; // a flush is no sync
+    /// assert_eq!(std::fs::read(&path)?, b"HELLO, world");
+    /// # Ok(()) }
+    /// ```
     pub fn get_ref(&self) -> &File {
         self.cursor.file()
     }
 
     /// The file, and what was read from a stream and not handed out (nothing of a file). Waits for the writes; flush first to
     /// hear of their errors.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (engine, (reader, writer)) = (polyaio::Engine::new()?, std::io::pipe()?);
+    /// # let (reader, writer) = (engine.adopt(reader.into())?, engine.adopt(writer.into())?);
+    /// use std::io::BufRead;
+    /// writer.write_all("header\nbody").wait().0?;
+    /// let mut reader = reader.blocking();
+    /// let mut header = String::new();
+    /// reader.read_line(&mut header)?;
+    /// let (_reader, rest) = reader.into_inner();
+    /// assert_eq!((header.as_str(), &rest[..]), ("header\n", &b"body"[..]), "nothing is lost");
+    /// # Ok(()) }
+    /// ```
     pub fn into_inner(self) -> (File, Vec<u8>) {
         (self.cursor.file().clone(), self.cursor.leftover().to_vec())
     }
@@ -136,6 +195,22 @@ impl Drop for BlockingFile {
 
 impl File {
     /// An adapter with a position, for code that uses the traits of `std::io`.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// use std::io::{Read, Seek, SeekFrom};
+    /// let mut file = file.blocking(); // anything that takes `impl Read + Seek`
+    /// file.seek(SeekFrom::End(-5))?;
+    /// let mut word = String::new();
+    /// file.read_to_string(&mut word)?;
+    /// assert_eq!(word, "world");
+    /// # Ok(()) }
+    /// ```
     pub fn blocking(self) -> BlockingFile {
         BlockingFile { cursor: Cursor::new(self) }
     }

@@ -90,6 +90,23 @@ impl Blocks {
     }
 
     /// The next block; `None` after the end, or after an error.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let mut blocks = file.blocks(8, 2);
+    /// engine.block_on(async {
+    ///     assert_eq!(&blocks.next().await.ok_or("a block")??[..], b"hello, w");
+    ///     assert_eq!(&blocks.next().await.ok_or("a shorter one")??[..], b"orld");
+    ///     assert!(blocks.next().await.is_none());
+    ///     Ok::<_, Box<dyn std::error::Error>>(())
+    /// })?;
+    /// # Ok(()) }
+    /// ```
     // Not an iterator: it is awaited.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> impl Future<Output = Option<io::Result<PooledBuf>>> + Send + '_ {
@@ -192,6 +209,23 @@ impl File {
     ///
     /// # Panics
     /// Panics if `depth + 1` blocks are more than can be allocated.
+    ///
+    /// # Examples
+    /// Four blocks of 1 KiB are in flight while the caller has a look at the one before them.
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let mut blocks = file.blocks(1024, 4);
+    /// let mut bytes = 0;
+    /// while let Some(block) = engine.block_on(blocks.next()) {
+    ///     bytes += block?.len();
+    /// }
+    /// assert_eq!(bytes, 12);
+    /// # Ok(()) }
+    /// ```
     pub fn blocks(self, block_size: usize, depth: usize) -> Blocks {
         let pace = Pace { depth, ..Pace::new(self.facts()).with_block(block_size) };
         let count = if self.is_stream() { 1 } else { depth.max(1) };

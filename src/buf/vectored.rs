@@ -10,6 +10,21 @@ use crate::memory::IoVec;
 /// # Safety
 /// While the value lives, also when the value itself is moved, each range of [`ranges`](Self::ranges) stays at its place,
 /// initialised, and is changed by nobody; and the ranges are the same at each call.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// use polyaio::IoVecBuf;
+/// let record = [b"length=5;".to_vec(), b"HELLO".to_vec()]; // a header and a body
+/// assert_eq!(record.ranges().map(|range| range.len).collect::<Vec<_>>(), [9, 5]);
+/// file.write_all_vectored_at(record, 0).wait().0?;
+/// assert_eq!(std::fs::read(&path)?, b"length=5;HELLO");
+/// # Ok(()) }
+/// ```
 pub unsafe trait IoVecBuf: Send + 'static {
     /// The initialised bytes of each buffer, in order. They are only read from.
     fn ranges(&self) -> impl Iterator<Item = IoVec>;
@@ -20,6 +35,21 @@ pub unsafe trait IoVecBuf: Send + 'static {
 /// # Safety
 /// As [`IoVecBuf`], and each range of [`ranges_mut`](Self::ranges_mut) stays at its place, may be written while the value
 /// lives, and overlaps no other.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// use polyaio::IoVecBufMut;
+/// let mut parts = [Vec::with_capacity(5), Vec::with_capacity(2), Vec::with_capacity(100)];
+/// assert_eq!(parts.ranges_mut().count(), 3);
+/// let (n, parts) = file.read_vectored_at(parts, 0).wait().into_result()?;
+/// assert_eq!((n, &parts), (12, &[b"hello".to_vec(), b", ".to_vec(), b"world".to_vec()]));
+/// # Ok(()) }
+/// ```
 pub unsafe trait IoVecBufMut: IoVecBuf {
     /// The bytes of each buffer that may be written, initialised or not, in order: a `Vec`'s capacity.
     fn ranges_mut(&mut self) -> impl Iterator<Item = IoVec>;

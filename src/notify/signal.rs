@@ -22,6 +22,35 @@ use crate::sync::{Mutex, lock};
 ///
 /// # Cancel safety
 /// Dropping it does not cancel the operation. Its result is dropped; the signal comes all the same.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let signal = libc::SIGRTMIN();
+/// # // SAFETY: the set is made by `sigemptyset`. Blocked before any thread of the engine is there.
+/// # let set = unsafe {
+/// #     let mut set = std::mem::zeroed();
+/// #     libc::sigemptyset(&mut set);
+/// #     libc::sigaddset(&mut set, signal);
+/// #     libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+/// #     set
+/// # };
+/// # // SAFETY: as above; what is written is a `siginfo_t`.
+/// # let next_signal = || unsafe {
+/// #     let mut info = std::mem::zeroed::<libc::siginfo_t>();
+/// #     assert_eq!(libc::sigwaitinfo(&set, &mut info), signal);
+/// #     info.si_value().sival_ptr as u64
+/// # };
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// let mut sync: polyaio::Signalled<_> = file.sync_all().signal_on_completion(signal)?;
+/// // Told by number, as with POSIX AIO; here `sigtimedwait(2)`, elsewhere a signalfd or a handler.
+/// assert_eq!(next_signal(), sync.id());
+/// sync.try_take().ok_or("it is over")??;
+/// # Ok(()) }
+/// ```
 pub struct Signalled<T: Operation> {
     core: Arc<Core>,
     callback: Callback,
@@ -59,6 +88,39 @@ impl<T: Operation> Op<T> {
     ///
     /// # References
     /// sigevent(3), rt_sigqueueinfo(2), signal(7)
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let signal = libc::SIGRTMIN();
+    /// # // SAFETY: the set is made by `sigemptyset`. Blocked before any thread of the engine is there.
+    /// # let set = unsafe {
+    /// #     let mut set = std::mem::zeroed();
+    /// #     libc::sigemptyset(&mut set);
+    /// #     libc::sigaddset(&mut set, signal);
+    /// #     libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+    /// #     set
+    /// # };
+    /// # // SAFETY: as above; what is written is a `siginfo_t`.
+    /// # let next_signal = || unsafe {
+    /// #     let mut info = std::mem::zeroed::<libc::siginfo_t>();
+    /// #     assert_eq!(libc::sigwaitinfo(&set, &mut info), signal);
+    /// #     info.si_value().sival_ptr as u64
+    /// # };
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let mut reads = Vec::new();
+    /// for place in [0, 7] { reads.push(file.read_at(vec![0; 5], place).signal_on_completion(signal)?); }
+    /// for _ in 0..2 {
+    ///     let id = next_signal();
+    ///     let read = reads.iter_mut().find(|read| read.id() == id).ok_or("one of these")?;
+    ///     assert_eq!(read.try_take().ok_or("it is over")?.0?, 5);
+    /// }
+    /// assert!(file.sync_all().signal_on_completion(libc::SIGINT).is_err(), "that one is not queued");
+    /// # Ok(()) }
+    /// ```
     pub fn signal_on_completion(self, signal: i32) -> Result<Signalled<T>, Refused<Self>> {
         if let Some(errno) = sys::is_queued(signal).map_or_else(Some, |queued| (!queued).then_some(Errno(libc::EINVAL)))
         {
@@ -79,16 +141,105 @@ impl<T: Operation> Op<T> {
 
 impl<T: Operation> Signalled<T> {
     /// What the signal carries: see [`Callback::id`].
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let signal = libc::SIGRTMIN();
+    /// # // SAFETY: the set is made by `sigemptyset`. Blocked before any thread of the engine is there.
+    /// # let set = unsafe {
+    /// #     let mut set = std::mem::zeroed();
+    /// #     libc::sigemptyset(&mut set);
+    /// #     libc::sigaddset(&mut set, signal);
+    /// #     libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+    /// #     set
+    /// # };
+    /// # // SAFETY: as above; what is written is a `siginfo_t`.
+    /// # let next_signal = || unsafe {
+    /// #     let mut info = std::mem::zeroed::<libc::siginfo_t>();
+    /// #     assert_eq!(libc::sigwaitinfo(&set, &mut info), signal);
+    /// #     info.si_value().sival_ptr as u64
+    /// # };
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let (first, second) = (file.len().signal_on_completion(signal)?, file.len().signal_on_completion(signal)?);
+    /// assert_ne!(first.id(), second.id());
+    /// let mut told = [next_signal(), next_signal()];
+    /// told.sort();
+    /// assert_eq!(told, [first.id(), second.id()]);
+    /// # Ok(()) }
+    /// ```
     pub fn id(&self) -> u64 {
         self.callback.id()
     }
 
     /// As [`Callback::cancel`]: the result and the signal come in every case.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let signal = libc::SIGRTMIN();
+    /// # // SAFETY: the set is made by `sigemptyset`. Blocked before any thread of the engine is there.
+    /// # let set = unsafe {
+    /// #     let mut set = std::mem::zeroed();
+    /// #     libc::sigemptyset(&mut set);
+    /// #     libc::sigaddset(&mut set, signal);
+    /// #     libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+    /// #     set
+    /// # };
+    /// # // SAFETY: as above; what is written is a `siginfo_t`.
+    /// # let next_signal = || unsafe {
+    /// #     let mut info = std::mem::zeroed::<libc::siginfo_t>();
+    /// #     assert_eq!(libc::sigwaitinfo(&set, &mut info), signal);
+    /// #     info.si_value().sival_ptr as u64
+    /// # };
+    /// # let (engine, (reader, writer)) = (polyaio::Engine::new()?, std::io::pipe()?);
+    /// # let (reader, writer) = (engine.adopt(reader.into())?, engine.adopt(writer.into())?);
+    /// use polyaio::backend::CancelOutcome;
+    /// let mut read = reader.read(vec![0; 4]).signal_on_completion(signal)?;
+    /// assert_eq!(read.cancel(), CancelOutcome::Cancelled);
+    /// assert_eq!(next_signal(), read.id());
+    /// let polyaio::BufResult(result, _buffer) = read.try_take().ok_or("it is over")?;
+    /// assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::ECANCELED));
+    /// # drop(writer);
+    /// # Ok(()) }
+    /// ```
     pub fn cancel(&self) -> CancelOutcome {
         self.callback.cancel()
     }
 
     /// The result, if it is there and was not taken before. Never blocks, and collects nothing.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let signal = libc::SIGRTMIN();
+    /// # // SAFETY: the set is made by `sigemptyset`. Blocked before any thread of the engine is there.
+    /// # let set = unsafe {
+    /// #     let mut set = std::mem::zeroed();
+    /// #     libc::sigemptyset(&mut set);
+    /// #     libc::sigaddset(&mut set, signal);
+    /// #     libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+    /// #     set
+    /// # };
+    /// # // SAFETY: as above; what is written is a `siginfo_t`.
+    /// # let next_signal = || unsafe {
+    /// #     let mut info = std::mem::zeroed::<libc::siginfo_t>();
+    /// #     assert_eq!(libc::sigwaitinfo(&set, &mut info), signal);
+    /// #     info.si_value().sival_ptr as u64
+    /// # };
+    /// # let (engine, (reader, writer)) = (polyaio::Engine::new()?, std::io::pipe()?);
+    /// # let (reader, writer) = (engine.adopt(reader.into())?, engine.adopt(writer.into())?);
+    /// let mut read = reader.read_exact(vec![0; 4]).signal_on_completion(signal)?;
+    /// assert!(read.try_take().is_none(), "nothing was written");
+    /// writer.write_all("ping").wait().0?;
+    /// next_signal();
+    /// assert_eq!(read.try_take().ok_or("it is over")?.1, b"ping");
+    /// assert!(read.try_take().is_none(), "it was taken");
+    /// # Ok(()) }
+    /// ```
     pub fn try_take(&mut self) -> Option<T::Output> {
         if self.core.fork.is_child() {
             return None;
@@ -103,6 +254,34 @@ impl<T: Operation> Signalled<T> {
     /// # Panics
     /// Panics where the result was taken before, where the operation's buffer has panicked, and in the child of a fork, to
     /// which no result comes.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let signal = libc::SIGRTMIN();
+    /// # // SAFETY: the set is made by `sigemptyset`. Blocked before any thread of the engine is there.
+    /// # let set = unsafe {
+    /// #     let mut set = std::mem::zeroed();
+    /// #     libc::sigemptyset(&mut set);
+    /// #     libc::sigaddset(&mut set, signal);
+    /// #     libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+    /// #     set
+    /// # };
+    /// # // SAFETY: as above; what is written is a `siginfo_t`.
+    /// # let next_signal = || unsafe {
+    /// #     let mut info = std::mem::zeroed::<libc::siginfo_t>();
+    /// #     assert_eq!(libc::sigwaitinfo(&set, &mut info), signal);
+    /// #     info.si_value().sival_ptr as u64
+    /// # };
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let len = file.len().signal_on_completion(signal)?;
+    /// assert_eq!(len.wait()?, 12);
+    /// next_signal(); // all the same
+    /// # Ok(()) }
+    /// ```
     pub fn wait(self) -> T::Output {
         assert!(!self.core.fork.is_child(), "the result is the parent process's");
         let output = driver::block_on(&self.core, std::future::poll_fn(|context| self.parcel.poll(context)));

@@ -11,6 +11,17 @@ use crate::open::OpenOptions;
 use crate::os;
 
 /// What kind of thing a descriptor refers to.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (engine, (reader, writer)) = (polyaio::Engine::new()?, std::io::pipe()?);
+/// # let (reader, writer) = (engine.adopt(reader.into())?, engine.adopt(writer.into())?);
+/// use polyaio::FileKind;
+/// assert_eq!((reader.facts().kind, writer.facts().kind), (FileKind::Pipe, FileKind::Pipe));
+/// assert_eq!(FileKind::Fifo.to_string(), "fifo");
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FileKind {
@@ -54,6 +65,23 @@ impl fmt::Display for FileKind {
 }
 
 /// The file system that a descriptor lies on.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// use polyaio::FileSystem;
+/// match file.facts().file_system {
+///     FileSystem::Tmpfs | FileSystem::Ramfs => println!("in memory: nothing to be gained by O_DIRECT"),
+///     FileSystem::Overlay => println!("in a container, perhaps"),
+///     other => println!("on {other}"),
+/// }
+/// assert_eq!(FileSystem::Xfs.to_string(), "xfs");
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FileSystem {
@@ -124,6 +152,19 @@ pub struct Alignment {
 
 impl Alignment {
     /// Nothing is demanded.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// use polyaio::Alignment;
+    /// assert_eq!(file.alignment(), Alignment::NONE, "it goes through the page cache");
+    /// assert!(Alignment::NONE.admits(std::ptr::null(), 3, Some(1)));
+    /// # Ok(()) }
+    /// ```
     pub const NONE: Self = Self { memory: 1, offset: 1 };
 
     /// What is taken for granted where direct I/O is offered and nobody says what it needs: a page, which is what btrfs
@@ -135,6 +176,21 @@ impl Alignment {
 
     /// Whether direct I/O accepts a transfer of `len` bytes at `address` in memory, and at `position` in the file
     /// (`None`: where the file's own position is, which is not looked at).
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let block = polyaio::Alignment { memory: 512, offset: 4096 };
+    /// let buffer = polyaio::AlignedBuf::zeroed(8192, 512);
+    /// assert!(block.admits(buffer.as_ptr(), 4096, None));
+    /// assert!(!block.admits(buffer.as_ptr(), 512, None), "too short");
+    /// assert!(!block.admits(buffer[1..].as_ptr(), 4096, None), "an odd address");
+    /// # Ok(()) }
+    /// ```
     pub fn admits(&self, address: *const u8, len: usize, position: Option<u64>) -> bool {
         is_multiple(address.addr() as u64, self.memory)
             && is_multiple(len as u64, self.offset)
@@ -200,11 +256,36 @@ pub struct Facts {
 
 impl Facts {
     /// Whether it carries data but has no offsets: a pipe, socket, terminal or the like.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let directory = polyaio::OpenOptions::new().read(true).open(&engine, dir.path())?;
+    /// assert!(!file.facts().is_stream() && !directory.facts().is_stream());
+    /// # Ok(()) }
+    /// ```
     pub fn is_stream(&self) -> bool {
         !self.seekable && self.kind != FileKind::Directory
     }
 
     /// What transfers of this file must be multiples of: see [`File::alignment`](crate::File::alignment).
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// assert_eq!(file.facts().transfer_alignment(), file.alignment());
+    /// // Different from what direct I/O would need:
+    /// println!("{:?}", file.facts().alignment);
+    /// # Ok(()) }
+    /// ```
     pub fn transfer_alignment(&self) -> Alignment {
         let in_memory = matches!(self.file_system, FileSystem::Tmpfs | FileSystem::Ramfs);
         let real = match self.alignment {

@@ -57,6 +57,18 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of declaration.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = polyaio::Engine::new()?;
+    /// use polyaio::Reason;
+    /// // A column of a monitoring table for each, also for those that have not happened.
+    /// let stats = engine.stats();
+    /// let columns: Vec<_> = Reason::ALL.iter().map(|reason| (reason.as_str(), stats.fallback(*reason))).collect();
+    /// assert_eq!(columns.len(), 13);
+    /// # Ok(()) }
+    /// ```
     pub const ALL: [Reason; 13] = [
         Self::NotStarted,
         Self::PassedOver,
@@ -74,6 +86,13 @@ impl Reason {
     ];
 
     /// The name by which reports call it.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyaio::Reason;
+    /// assert_eq!(Reason::NowaitUnsupported.as_str(), "nowait-unsupported");
+    /// assert!(Reason::ALL.iter().all(|reason| reason.to_string() == reason.as_str()));
+    /// ```
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NotStarted => "not-started",
@@ -122,19 +141,80 @@ pub struct Reasons(u16);
 
 impl Reasons {
     /// None.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// use polyaio::Reasons;
+    /// let (len, trace) = file.len().traced().wait();
+    /// assert_eq!((len?, trace.fallbacks), (12, Reasons::NONE));
+    /// assert_eq!(Reasons::default(), Reasons::NONE);
+    /// # Ok(()) }
+    /// ```
     pub const NONE: Self = Self(0);
 
     /// Whether the set has `reason`.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// use polyaio::Reason;
+    /// let (read, trace) = file.read_at(vec![0; 12], 0).traced().wait();
+    /// read.0?;
+    /// if trace.fallbacks.contains(Reason::WouldBlock) {
+    ///     println!("it was not in the page cache");
+    /// }
+    /// assert!(!trace.fallbacks.contains(Reason::Misaligned));
+    /// # Ok(()) }
+    /// ```
     pub const fn contains(self, reason: Reason) -> bool {
         self.0 & 1 << reason as u16 != 0
     }
 
     /// Whether there is none.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// let (synced, trace) = file.sync_all().traced().wait();
+    /// synced?;
+    /// println!("{}", if trace.fallbacks.is_empty() { "by the first choice" } else { "by a detour" });
+    /// # Ok(()) }
+    /// ```
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
     /// The reasons, in the order of declaration.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+    /// use std::collections::HashMap;
+    /// let mut counts = HashMap::new();
+    /// for _ in 0..10 {
+    ///     let (_, trace) = file.read_at(vec![0; 12], 0).traced().wait();
+    ///     trace.fallbacks.iter().for_each(|reason| *counts.entry(reason).or_insert(0_u64) += 1);
+    /// }
+    /// assert!(counts.iter().all(|(reason, count)| engine.stats().fallback(*reason) >= *count));
+    /// # Ok(()) }
+    /// ```
     pub fn iter(self) -> impl Iterator<Item = Reason> {
         Reason::ALL.into_iter().filter(move |reason| self.contains(*reason))
     }

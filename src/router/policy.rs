@@ -97,6 +97,26 @@ impl Class {
 }
 
 /// Why a backend is, or is not, in a plan.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// use polyaio::Why;
+/// for step in file.route().passed {
+///     match step.reason {
+///         // Only these say that something could be done about it.
+///         Why::NotStarted(reason) => println!("{}: {reason}", step.backend),
+///         Why::Demoted(errno) => println!("{}: answered {errno}", step.backend),
+///         reason => println!("{} is not for this: {reason}", step.backend),
+///     }
+/// }
+/// assert_eq!(Why::ServesAny.to_string(), "serves any file");
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Why {
