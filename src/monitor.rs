@@ -2,8 +2,8 @@
 //!
 //! A backend promises not to block in `submit`, but kernel AIO cannot keep that promise alone (`Capabilities::may_block`): a file system may do
 //! synchronously what should be asynchronous (metadata that has to be read, a write that needs blocks, no NOWAIT to say so).
-//! Which request of a batch it was cannot be told, and a thread that was preempted looks slow as well. So a slow batch only
-//! makes its lane *suspicious*: for a while each transfer is submitted on its own, and counts as slow only where the thread
+//! Which request of a batch it was cannot be told, and a thread that was preempted looks slow as well. So a slow batch,
+//! unless its thread is known to have been preempted and nothing else, only makes its lane *suspicious*: for a while each transfer is submitted on its own, and counts as slow only where the thread
 //! really slept or burned the time. What comes of it is the file's lesson (`router/learned.rs`).
 
 #![allow(unsafe_code)]
@@ -25,6 +25,9 @@ pub(crate) const SLOW: Duration = Duration::from_micros(100);
 const COMPUTES: u32 = 5;
 /// A submission of several that takes longer than twice that, and this for each of its requests, is suspicious.
 const BATCH_SLOW_EACH: Duration = Duration::from_micros(10);
+/// Of so many requests or more it is asked whether the thread was preempted: a system call before them, which costs less than
+/// 64 submissions on their own do for nothing, on a busy machine again and again.
+const BATCH_ASKED: usize = 8;
 /// So many submissions are looked at closely after it.
 const SUSPICIOUS: u32 = 64;
 /// In each case so many bytes may take a nanosecond more, or 1 MiB 0.1 ms: what is read or written directly is pinned in
@@ -56,6 +59,8 @@ pub(crate) struct Timed {
     /// What their size may cost.
     allowance: Duration,
     close: Option<Close>,
+    /// How often the thread was switched away from before.
+    before: Option<Switches>,
     start: Instant,
 }
 
@@ -82,7 +87,8 @@ impl Timed {
         let bytes = |request: &Request| if request.kind().is_transfer() { request.length() } else { 0 };
         let bytes: u64 = if monitor.is_some() { batch.iter().map(bytes).sum() } else { 0 };
         let allowance = Duration::from_nanos(bytes / BYTES_EACH_NANOSECOND);
-        Self { requests: batch.len(), allowance, close, start: Instant::now() }
+        let before = (batch.len() >= BATCH_ASKED && monitor.is_some()).then(Switches::now);
+        Self { requests: batch.len(), allowance, close, before, start: Instant::now() }
     }
 
     /// Notes how long it took. `monitor`: `None` for the last resort, for which there is nobody else.
@@ -102,7 +108,9 @@ impl Timed {
                 counters.slow_submits.add(1);
                 next = SUSPICIOUS;
             }
-        } else if wall > limit.saturating_add(monitor.slow).saturating_add(BATCH_SLOW_EACH * requests) {
+        } else if wall > limit.saturating_add(monitor.slow).saturating_add(BATCH_SLOW_EACH * requests)
+            && !self.before.is_some_and(|before| before.was_only_preempted(Switches::now()))
+        {
             next = SUSPICIOUS;
         }
         if next != left {
@@ -115,6 +123,22 @@ fn saturating_nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// How often this thread was switched away from, up to a moment.
+#[derive(Clone, Copy, Debug)]
+struct Switches {
+    /// It went to sleep by itself.
+    sleeps: libc::c_long,
+    /// It was preempted.
+    preemptions: libc::c_long,
+}
+
+impl Switches {
+    /// Whether the thread has run whenever it was let.
+    fn was_only_preempted(self, now: Self) -> bool {
+        now.sleeps == self.sleeps && now.preemptions > self.preemptions
+    }
+}
+
 /// What this thread has used up to a moment.
 struct Usage {
     /// How often it went to sleep by itself.
@@ -125,31 +149,31 @@ struct Usage {
 
 impl Usage {
     fn now() -> Self {
-        Self { sleeps: sleeps(), cpu: cpu_time() }
+        Self { sleeps: Switches::now().sleeps, cpu: cpu_time() }
     }
 
     /// Whether the thread has slept since, or computed for longer than `time`: it was not just preempted.
     fn has_worked(&self, time: Duration) -> bool {
-        sleeps() > self.sleeps || cpu_time().saturating_sub(self.cpu) > time
+        Switches::now().sleeps > self.sleeps || cpu_time().saturating_sub(self.cpu) > time
     }
 }
 
-cfg_if::cfg_if! {
-    if #[cfg(any(target_os = "linux", target_os = "android"))] {
-        /// Voluntary context switches of this thread.
-        fn sleeps() -> libc::c_long {
-            let mut usage = MaybeUninit::<libc::rusage>::zeroed();
-            // SAFETY: getrusage(2) fills the structure; all zeroes is a value of it, should it fail.
-            unsafe {
-                libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
-                usage.assume_init().ru_nvcsw
-            }
-        }
-    } else {
-        /// Not known per thread: CPU time alone decides.
-        fn sleeps() -> libc::c_long {
-            0
-        }
+impl Switches {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn now() -> Self {
+        let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+        // SAFETY: getrusage(2) fills the structure; all zeroes is a value of it, should it fail.
+        let usage = unsafe {
+            libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
+            usage.assume_init()
+        };
+        Self { sleeps: usage.ru_nvcsw, preemptions: usage.ru_nivcsw }
+    }
+
+    /// Not known per thread: CPU time alone decides.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    fn now() -> Self {
+        Self { sleeps: 0, preemptions: 0 }
     }
 }
 
@@ -168,6 +192,17 @@ fn cpu_time() -> Duration {
 mod tests {
     use super::*;
     use crate::testing::{PATIENCE, one_of_many};
+
+    #[test]
+    fn who_was_preempted_and_has_not_slept_was_only_preempted() {
+        let before = Switches { sleeps: 3, preemptions: 5 };
+        assert!(before.was_only_preempted(Switches { preemptions: 6, ..before }));
+        assert!(!before.was_only_preempted(before), "it has computed");
+        assert!(!before.was_only_preempted(Switches { sleeps: 4, preemptions: 6 }), "it has slept, too");
+        let before = Switches::now();
+        std::thread::sleep(Duration::from_millis(1));
+        assert!(!before.was_only_preempted(Switches::now()));
+    }
 
     #[test]
     fn sleeping_and_computing_count_and_a_moment_does_not() {
