@@ -174,6 +174,7 @@ pub(super) fn wait<D: Driven, T>(
     deadline: Option<Instant>,
     mut poll: impl FnMut() -> Result<T, Option<RequestId>>,
 ) -> Option<T> {
+    let mut restless = false;
     loop {
         parker.take_notified();
         driven.settle();
@@ -185,7 +186,13 @@ pub(super) fn wait<D: Driven, T>(
             // A future that wakes itself in each poll.
             return None;
         }
+        if parker.is_notified() && std::mem::replace(&mut restless, true) {
+            // Woken in each poll, as by itself: what it waits for has to go out, and to come in, all the same.
+            driven.flush(None);
+            driven.reap();
+        }
         while !parker.is_notified() {
+            restless = false;
             driven.flush(awaited);
             driven.reap();
             driven.call_back();

@@ -140,6 +140,28 @@ fn reaped_by_whoever_waits() {
     }
 }
 
+/// A future that wakes itself in each poll keeps its thread from ever sleeping, and not from collecting.
+#[test]
+fn reaped_by_one_that_never_sleeps() {
+    let _watchdog = Watchdog::new("faults: reaped_by_one_that_never_sleeps");
+    let ring = Ring::new(false, 100);
+    let bench = Bench::on(prefer(ring.clone(), RING), 4, false);
+    ring.shut.store(true, Ordering::SeqCst);
+    // What is in a batch is polled again when it is woken, and at no other time.
+    let mut batch = bench.engine.batch();
+    batch.push(bench.file.read_at(vec![0; BLOCK], 0), |BufResult(n, _)| n.expect("readable"));
+    let (mut all, mut polls) = (std::pin::pin!(batch.all()), 0);
+    let results = bench.engine.block_on(std::future::poll_fn(|context| {
+        polls += 1;
+        if polls == 3 {
+            ring.open();
+        }
+        context.waker().wake_by_ref();
+        all.as_mut().poll(context)
+    }));
+    assert_eq!(results, [BLOCK]);
+}
+
 /// Ids that are stale, doubled or made up are counted, and touch nobody's request.
 #[test]
 fn unknown_ids_are_ignored() {
