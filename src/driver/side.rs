@@ -14,8 +14,8 @@
 //! - when somebody else polls one of its operations, or an operation anywhere but in `block_on`,
 //! - when a request is held back by another one, or there is no slot for an operation: whoever waits for that may collect,
 //! - when a thread turns the engine by hand, and at the engine's end,
-//! - when a thread that sleeps finds after [`PATIENCE`] that the owner has done nothing since: it may be blocked, by that very
-//!   thread perhaps.
+//! - when a thread that sleeps, however often it is woken, finds after [`PATIENCE`] that the owner has done nothing since: it
+//!   may be blocked, by that very thread perhaps.
 //!
 //! The owner ends that once its lane is empty.
 
@@ -29,7 +29,7 @@ use super::parker::Parker;
 use super::selector::{Events, Selector, Trigger};
 use crate::dispatch::{Core, Lane};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use crate::sync::thread_mark;
+use crate::sync::{Mutex, lock, thread_mark, try_lock};
 use std::os::fd::AsFd as _;
 
 /// How long the owner of a side seat may be awake without coming to collect before others do.
@@ -43,8 +43,12 @@ pub(crate) struct Sides {
     regular: AtomicUsize,
     /// More than one was.
     crowded: AtomicBool,
-    /// Made when they are first wanted; `None`: it could not be had.
-    seats: Box<[OnceLock<Option<Side>>]>,
+    /// Made when they are first wanted.
+    seats: Box<[OnceLock<Side>]>,
+    /// Held by who makes one.
+    making: Mutex<()>,
+    /// Backends that had no other instance to give, a bit each. They are not asked again.
+    refused: AtomicU64,
     /// So long a request may hold its submitter up.
     slow: Duration,
 }
@@ -64,8 +68,14 @@ struct Side {
     /// Whoever drives collects here too.
     shared: AtomicBool,
     /// The driver's seat is told of its completions.
-    told: AtomicBool,
+    told: Told,
+    /// What `pulse` was when somebody looked last, and since when it is that.
+    seen: Mutex<(u64, Instant)>,
 }
+
+/// Whether the driver's seat is told of an instance's completions. Who changes it has the lock until the selector knows of it:
+/// of two that change it at once the last one has its way in both.
+pub(super) struct Told(Mutex<bool>);
 
 thread_local! {
     /// The place in the row of seats where this thread looks first.
@@ -79,7 +89,8 @@ impl Sides {
     /// At most `most`.
     pub(crate) fn new(most: usize, slow: Duration) -> Self {
         let seats = (0..most.min(MOST)).map(|_| OnceLock::new()).collect();
-        Self { regular: AtomicUsize::new(0), crowded: AtomicBool::new(false), seats, slow }
+        let (making, refused) = (Mutex::new(()), AtomicU64::new(0));
+        Self { regular: AtomicUsize::new(0), crowded: AtomicBool::new(false), seats, making, refused, slow }
     }
 
     /// Notes that this thread is inside `block_on`; whether it is not the only one that ever was.
@@ -99,12 +110,12 @@ impl Sides {
     fn all(&self) -> impl Iterator<Item = &Side> {
         // Where there was never a crowd there are none.
         let seats = if self.crowded.load(Ordering::Relaxed) { &self.seats[..] } else { &[] };
-        seats.iter().filter_map(|seat| seat.get()?.as_ref())
+        seats.iter().filter_map(OnceLock::get)
     }
 
     /// A seat by its number, counted from 1.
     fn get(&self, number: u8) -> Option<&Side> {
-        self.seats.get(usize::from(number).checked_sub(1)?)?.get()?.as_ref()
+        self.seats.get(usize::from(number).checked_sub(1)?)?.get()
     }
 
     /// The lanes of all of them.
@@ -159,30 +170,54 @@ impl Sides {
         FIRST.set(first);
         let me = thread_mark();
         let count = self.seats.len();
-        if let Some(at) = self.seats.iter().position(|seat| matches!(seat.get(), Some(Some(side)) if side.is_of(me))) {
+        if let Some(at) = self.seats.iter().position(|seat| seat.get().is_some_and(|side| side.is_of(me))) {
             return Some((at as u8 + 1, false));
         }
         (0..count).map(|step| first.wrapping_add(step) % count).find_map(|at| {
             let seat = &self.seats[at];
-            if seat.get().is_none() && !core.lanes.iter().any(Lane::needs_reaping) {
-                return None;
-            }
-            let side = seat.get_or_init(|| Side::open(core, self.slow)).as_ref()?;
+            let side = seat.get().or_else(|| self.make(core, seat))?;
             side.owner.compare_exchange(0, me, Ordering::SeqCst, Ordering::SeqCst).ok()?;
             side.pulse.fetch_or(1, Ordering::SeqCst);
             Some((at as u8 + 1, true))
         })
     }
+
+    /// A seat with another instance of the first busy backend that has one to give.
+    fn make<'a>(&self, core: &Core, seat: &'a OnceLock<Side>) -> Option<&'a Side> {
+        // Who comes meanwhile goes on without one, and comes again.
+        let _making = try_lock(&self.making)?;
+        for (number, lane) in core.lanes.iter().enumerate().filter(|(_, lane)| lane.needs_reaping()) {
+            if self.refused.load(Ordering::Relaxed) & 1 << number != 0 {
+                continue;
+            }
+            match Side::open(core, number, lane, self.slow) {
+                Some(side) => return Some(seat.get_or_init(|| side)),
+                None => self.refused.fetch_or(1 << number, Ordering::Relaxed),
+            };
+        }
+        None
+    }
+}
+
+impl Told {
+    pub(super) fn new(told: bool) -> Self {
+        Self(Mutex::new(told))
+    }
+
+    /// `ask` has the selector do it.
+    pub(super) fn set(&self, told: bool, ask: impl FnOnce()) {
+        let mut now = lock(&self.0);
+        if *now != told {
+            ask();
+            *now = told;
+        }
+    }
 }
 
 impl Side {
-    /// Another instance of the first busy backend that has one to give.
-    fn open(core: &Core, slow: Duration) -> Option<Self> {
-        let another = |(backend, lane): (usize, &Lane)| {
-            let instance = lane.needs_reaping().then(|| lane.backend.as_ref()?.another()).flatten()?;
-            Some((backend as u8, lane.name, instance))
-        };
-        let (backend, name, instance) = core.lanes.iter().enumerate().find_map(another)?;
+    /// With another instance of a backend; `None` where it cannot be had.
+    fn open(core: &Core, backend: usize, lane: &Lane, slow: Duration) -> Option<Self> {
+        let instance = lane.backend.as_ref()?.another()?;
         let (selector, doorbell) = (Selector::new().ok()?, Arc::new(Doorbell::new().ok()?));
         selector.watch(doorbell.as_fd(), Trigger::Edge).ok()?;
         selector.watch(instance.notification()?, Trigger::Edge).ok()?;
@@ -190,14 +225,15 @@ impl Side {
         core.driver.watch(instance.notification()?).ok()?;
         let capabilities = instance.capabilities();
         let side = Self {
-            backend,
-            lane: Lane::new(name, Some(instance), capabilities, slow),
+            backend: backend as u8,
+            lane: Lane::new(lane.name, Some(instance), capabilities, slow),
             selector,
             doorbell,
             owner: AtomicUsize::new(0),
             pulse: AtomicU64::new(0),
             shared: AtomicBool::new(false),
-            told: AtomicBool::new(true),
+            told: Told::new(true),
+            seen: Mutex::new((0, Instant::now())),
         };
         side.tell(core, false);
         Some(side)
@@ -220,11 +256,12 @@ impl Side {
 
     /// Whether the driver's seat is to be told of completions.
     fn tell(&self, core: &Core, told: bool) {
-        if self.told.swap(told, Ordering::SeqCst) == told {
+        if core.fork.is_child() {
+            // Before the lock, which a thread of the parent may have held.
             return;
         }
         let Some(notification) = self.lane.backend.as_ref().and_then(|backend| backend.notification()) else { return };
-        core.driver.tell(notification, told);
+        self.told.set(told, || core.driver.tell(notification, told));
     }
 
     fn is_ready(&self) -> bool {
@@ -248,10 +285,22 @@ impl Side {
         parker.sleep_in_kernel(&self.doorbell, || unless() || self.is_ready(), wait);
     }
 
-    /// What the owner has done so far, if it is awake and has requests that nobody else may collect.
-    fn occupied(&self) -> Option<u64> {
+    /// For how long the owner has been awake without coming to collect, as far as anybody has looked; `None`: it has no
+    /// requests that nobody else may collect. Noted for all who look: each of them may be woken again and again.
+    fn unattended(&self) -> Option<Duration> {
         let pulse = self.pulse.load(Ordering::SeqCst);
-        (self.lane.needs_reaping() && !self.is_shared()).then_some(pulse)
+        if !self.lane.needs_reaping() || self.is_shared() {
+            return None;
+        }
+        if pulse.is_multiple_of(2) {
+            return Some(Duration::ZERO);
+        }
+        let now = Instant::now();
+        let mut seen = lock(&self.seen);
+        if seen.0 != pulse {
+            *seen = (pulse, now);
+        }
+        Some(now.saturating_duration_since(seen.1))
     }
 }
 
@@ -260,7 +309,7 @@ impl Core {
     /// Before each round of polls: takes a seat if there is a crowd, and takes note of what goes on in it.
     pub(super) fn settle_aside(&self) {
         let sides = &self.driver.sides;
-        if sides.seats.is_empty() {
+        if sides.seats.is_empty() || self.fork.is_child() {
             return;
         }
         if let Some(side) = sides.get(Driving::side(self)) {
@@ -301,7 +350,9 @@ impl Core {
 
     /// Sleeps without the driver's seat: in this thread's side seat, if it has something to wait for there.
     pub(super) fn rest(&self, parker: &Parker, timeout: Option<Duration>, unless: impl FnOnce() -> bool) {
-        match self.driver.sides.get(Driving::side(self)).filter(|side| side.lane.needs_reaping()) {
+        let side = self.driver.sides.get(Driving::side(self)).filter(|side| side.lane.needs_reaping());
+        // A child has the same selector and the same bell as its parent: it would take from it what it sleeps for.
+        match side.filter(|_| !self.fork.is_child()) {
             Some(side) => side.sleep(self, parker, timeout, unless),
             None => parker.park(timeout, unless),
         }
@@ -318,25 +369,18 @@ impl Core {
             }
         };
         let is_mine = |side: &Side| mine.is_some_and(|mine| std::ptr::eq(mine, side));
-        let busy = || sides.all().filter(|side| !is_mine(side)).map(Side::occupied);
-        if busy().all(|pulse| pulse.is_none()) {
+        let others = || sides.all().filter(|side| !is_mine(side));
+        // All of them are looked at: what is noted of each counts from now on.
+        if self.fork.is_child() || others().filter_map(Side::unattended).count() == 0 {
             beat();
             sleep(timeout);
             beat();
             return;
         }
-        let mut before = [None; MOST];
-        before.iter_mut().zip(busy()).for_each(|(before, now)| *before = now);
-        let begin = Instant::now();
         beat();
         sleep(Some(timeout.unwrap_or(PATIENCE).min(PATIENCE)));
         beat();
-        if begin.elapsed() >= PATIENCE {
-            let stuck = |side: &Side, before: Option<u64>| {
-                before.is_some_and(|pulse| pulse % 2 == 1) && side.occupied() == before
-            };
-            let others = sides.all().filter(|side| !is_mine(side));
-            others.zip(before).filter(|(side, before)| stuck(side, *before)).for_each(|(side, _)| side.share(self));
-        }
+        let is_stuck = |side: &&Side| side.unattended().is_some_and(|time| time >= PATIENCE);
+        others().filter(is_stuck).for_each(|side| side.share(self));
     }
 }

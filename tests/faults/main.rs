@@ -9,6 +9,8 @@ mod tools;
 
 /// Wishes to cancel that meet a backend.
 mod cancelling;
+/// Contexts that threads have of their own.
+mod crowds;
 /// Errors, and where they lead.
 mod errors;
 /// Faults by chance over real backends, and who serves what they refuse.
