@@ -27,6 +27,7 @@ mod parker;
 mod reactor;
 mod seat;
 mod selector;
+mod sharing;
 mod side;
 mod sleep;
 mod streams;

@@ -1,5 +1,7 @@
 //! What loom checks of the seat: no wake-up is lost while it changes hands, and it never has two holders.
 //!
+//! And of side seats (`sharing.rs`): nobody waits for a completion that only the owner would collect, who has left.
+//!
 //! Run with `RUSTFLAGS="--cfg polyaio_loom" cargo test --release --lib loom`. What is run is the engine's own (`seat.rs`,
 //! `parker.rs`): `block_on`'s loop, the sleep in the seat and elsewhere, nudging, handing over. The kernel, with its ring of
 //! completions and its edge-triggered descriptors, is a model. A lost wake-up shows as loom's deadlock report.
@@ -13,6 +15,7 @@ use loom::thread;
 use super::doorbell::Bell;
 use super::parker::Parker;
 use super::seat::{self, Driven, Seat};
+use super::sharing::Sharing;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Condvar, Mutex, lock};
 
@@ -245,4 +248,201 @@ fn loom_who_sits_is_woken_by_other_news() {
         engine.events[1].happen();
         waiter.join().expect("it was told");
     });
+}
+
+/// The descriptor that tells of completions in a side seat, as the driver's selector has it: told of or not, and what it is
+/// asked for is told at once where it is readable.
+#[derive(Default)]
+struct Watched {
+    told: bool,
+    readable: bool,
+}
+
+/// An engine in which one thread has a side seat. Its requests are the events' again, but all of them are in there.
+struct Crowd {
+    engine: Engine,
+    /// What the owner sleeps on, with the ring of its instance.
+    aside: Arc<Kernel>,
+    in_flight: AtomicUsize,
+    sharing: Sharing,
+    watched: Mutex<Watched>,
+}
+
+/// A thread of the crowd.
+struct Member<'a> {
+    crowd: &'a Crowd,
+    owner: bool,
+}
+
+impl Crowd {
+    /// With so many requests in flight in the side seat. The driver's selector is told of them, or not yet.
+    fn new(in_flight: usize, told: bool) -> Arc<Self> {
+        let Ok(engine) = Arc::try_unwrap(Engine::new(0)) else { unreachable!("nobody else has it") };
+        let (aside, in_flight, sharing) = (Arc::default(), AtomicUsize::new(in_flight), Sharing::new(told));
+        Arc::new(Self { engine, aside, in_flight, sharing, watched: Mutex::new(Watched { told, readable: false }) })
+    }
+
+    fn ask(&self, told: bool) {
+        let mut watched = lock(&self.watched);
+        watched.told = told;
+        if told && watched.readable {
+            self.engine.kernel.ring();
+        }
+    }
+
+    fn complete(&self, request: usize) {
+        self.aside.complete(request);
+        let mut watched = lock(&self.watched);
+        watched.readable = true;
+        if watched.told {
+            self.engine.kernel.ring();
+        }
+    }
+
+    fn needs_reaping(&self) -> bool {
+        self.in_flight.load(Ordering::SeqCst) > 0
+    }
+
+    /// The thread that has the side seat runs until the event, and leaves.
+    fn own_until(&self, event: usize) {
+        let (parker, member) = (Parker::new(), Member { crowd: self, owner: true });
+        let end = seat::wait(&member, &parker, None, || self.engine.events[event].poll(&parker));
+        assert_eq!(end, Some(()));
+        if self.needs_reaping() {
+            self.sharing.share(|told| self.ask(told));
+        }
+        seat::part(&Member { crowd: self, owner: false }, &parker);
+    }
+
+    /// Another thread waits for a request of the owner's. In each poll it shares the seat, if that is how it learns of it.
+    fn wait_for(&self, event: usize, shares: bool) {
+        let (parker, member) = (Parker::new(), Member { crowd: self, owner: false });
+        let end = seat::wait(&member, &parker, None, || {
+            if shares {
+                self.sharing.share(|told| self.ask(told));
+            }
+            self.engine.events[event].poll(&parker)
+        });
+        assert_eq!(end, Some(()));
+        seat::part(&member, &parker);
+    }
+}
+
+impl Member<'_> {
+    fn is_near(&self) -> bool {
+        self.owner || self.crowd.sharing.is_shared()
+    }
+
+    fn has_completions(&self) -> bool {
+        self.is_near() && self.crowd.aside.ring.load(Ordering::Acquire) != 0
+    }
+}
+
+impl Driven for Member<'_> {
+    type Bell = Kernel;
+
+    fn seat(&self) -> &Seat<Kernel> {
+        &self.crowd.engine.seat
+    }
+
+    fn needs_driving(&self) -> bool {
+        self.crowd.sharing.is_shared() && self.crowd.needs_reaping()
+    }
+
+    fn flush(&self, _: Option<crate::request::RequestId>) {}
+
+    fn reap(&self) {
+        if !self.has_completions() {
+            return;
+        }
+        let completed = self.crowd.aside.ring.swap(0, Ordering::AcqRel);
+        for (request, event) in self.crowd.engine.events.iter().enumerate() {
+            if completed & 1 << request != 0 {
+                self.crowd.in_flight.fetch_sub(1, Ordering::SeqCst);
+                event.happen();
+            }
+        }
+    }
+
+    fn settle(&self) {
+        if self.owner {
+            self.crowd.sharing.settle(|| !self.crowd.needs_reaping());
+        }
+    }
+
+    fn rest(&self, parker: &Parker<Kernel>, timeout: Option<Duration>, unless: impl FnOnce() -> bool) {
+        if !self.owner || !self.crowd.needs_reaping() {
+            return parker.park(timeout, unless);
+        }
+        self.crowd.sharing.turn_away(|told| self.crowd.ask(told));
+        let aside = &self.crowd.aside;
+        parker.sleep_in_kernel(aside, || unless() || self.has_completions(), || aside.wait());
+    }
+
+    fn drive(&self, parker: &Parker<Kernel>, _timeout: Option<Duration>) {
+        let (crowd, kernel) = (self.crowd, &self.crowd.engine.kernel);
+        crowd.engine.sit();
+        if self.owner && crowd.needs_reaping() {
+            crowd.sharing.tell(true, |told| crowd.ask(told));
+        }
+        parker.sleep_in_kernel(kernel, || self.has_completions(), || kernel.wait());
+        self.reap();
+        crowd.engine.rise();
+    }
+
+    fn is_foreign(&self) -> bool {
+        false
+    }
+
+    fn attend(&self) -> bool {
+        true
+    }
+}
+
+fn join_crowd(crowd: &Arc<Crowd>, f: impl FnOnce(&Crowd) + 'static) -> thread::JoinHandle<()> {
+    let crowd = crowd.clone();
+    thread::spawn(move || f(&crowd))
+}
+
+/// The owner is about to sleep, and has the selector told no more; another shares the seat.
+#[test]
+fn loom_a_shared_seat_is_told_of() {
+    model(|| {
+        let crowd = Crowd::new(1, true);
+        let other = join_crowd(&crowd, |crowd| crowd.sharing.share(|told| crowd.ask(told)));
+        crowd.sharing.turn_away(|told| crowd.ask(told));
+        other.join().expect("no panic");
+        assert!(lock(&crowd.watched).told);
+    });
+}
+
+/// The owner sleeps in its seat, and another thread waits for what is in flight there: whoever of them collects it.
+#[test]
+fn loom_who_waits_for_the_owners_request_is_served() {
+    model(|| {
+        let crowd = Crowd::new(2, false);
+        let owner = join_crowd(&crowd, |crowd| crowd.own_until(0));
+        let other = join_crowd(&crowd, |crowd| crowd.wait_for(1, true));
+        crowd.complete(0);
+        crowd.complete(1);
+        owner.join().expect("it is served");
+        other.join().expect("it is served");
+    });
+}
+
+/// The owner hears of something else, and leaves; another thread waits for what it has left in flight, and may have gone to sleep
+/// before that, or have shared the seat.
+#[test]
+fn loom_who_leaves_its_seat_leaves_nobody_behind() {
+    for shares in [false, true] {
+        model(move || {
+            let crowd = Crowd::new(1, true);
+            let owner = join_crowd(&crowd, |crowd| crowd.own_until(1));
+            let other = join_crowd(&crowd, move |crowd| crowd.wait_for(0, shares));
+            crowd.engine.events[1].happen();
+            crowd.complete(0);
+            owner.join().expect("it was told");
+            other.join().expect("it is served");
+        });
+    }
 }

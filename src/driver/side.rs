@@ -27,6 +27,7 @@ use super::block_on::Driving;
 use super::doorbell::Doorbell;
 use super::parker::Parker;
 use super::selector::{Events, Selector, Trigger};
+use super::sharing::Sharing;
 use crate::dispatch::{Core, Lane};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, lock, thread_mark, try_lock};
@@ -65,17 +66,11 @@ struct Side {
     owner: AtomicUsize,
     /// Odd while the owner is awake, and another number each time.
     pulse: AtomicU64,
-    /// Whoever drives collects here too.
-    shared: AtomicBool,
-    /// The driver's seat is told of its completions.
-    told: Told,
+    /// Whose business it is.
+    sharing: Sharing,
     /// What `pulse` was when somebody looked last, and since when it is that.
     seen: Mutex<(u64, Instant)>,
 }
-
-/// Whether the driver's seat is told of an instance's completions. Who changes it has the lock until the selector knows of it:
-/// of two that change it at once the last one has its way in both.
-pub(super) struct Told(Mutex<bool>);
 
 thread_local! {
     /// The place in the row of seats where this thread looks first.
@@ -199,21 +194,6 @@ impl Sides {
     }
 }
 
-impl Told {
-    pub(super) fn new(told: bool) -> Self {
-        Self(Mutex::new(told))
-    }
-
-    /// `ask` has the selector do it.
-    pub(super) fn set(&self, told: bool, ask: impl FnOnce()) {
-        let mut now = lock(&self.0);
-        if *now != told {
-            ask();
-            *now = told;
-        }
-    }
-}
-
 impl Side {
     /// With another instance of a backend; `None` where it cannot be had.
     fn open(core: &Core, backend: usize, lane: &Lane, slow: Duration) -> Option<Self> {
@@ -231,11 +211,10 @@ impl Side {
             doorbell,
             owner: AtomicUsize::new(0),
             pulse: AtomicU64::new(0),
-            shared: AtomicBool::new(false),
-            told: Told::new(true),
+            sharing: Sharing::new(true),
             seen: Mutex::new((0, Instant::now())),
         };
-        side.tell(core, false);
+        side.sharing.turn_away(side.ask(core));
         Some(side)
     }
 
@@ -244,24 +223,21 @@ impl Side {
     }
 
     fn is_shared(&self) -> bool {
-        self.shared.load(Ordering::SeqCst)
+        self.sharing.is_shared()
     }
 
     /// Lets whoever drives collect here too.
     fn share(&self, core: &Core) {
-        if !self.shared.swap(true, Ordering::SeqCst) {
-            self.tell(core, true);
+        // Not in a child: a thread of the parent may have held the lock in there.
+        if !core.fork.is_child() {
+            self.sharing.share(self.ask(core));
         }
     }
 
-    /// Whether the driver's seat is to be told of completions.
-    fn tell(&self, core: &Core, told: bool) {
-        if core.fork.is_child() {
-            // Before the lock, which a thread of the parent may have held.
-            return;
-        }
-        let Some(notification) = self.lane.backend.as_ref().and_then(|backend| backend.notification()) else { return };
-        self.told.set(told, || core.driver.tell(notification, told));
+    /// Has the driver's selector tell of completions, or not.
+    fn ask(&self, core: &Core) -> impl Fn(bool) {
+        let notification = self.lane.backend.as_ref().and_then(|backend| backend.notification());
+        move |told| notification.into_iter().for_each(|notification| core.driver.tell(notification, told))
     }
 
     fn is_ready(&self) -> bool {
@@ -270,14 +246,7 @@ impl Side {
 
     /// The owner sleeps here until something happens that concerns it.
     fn sleep(&self, core: &Core, parker: &Parker, timeout: Option<Duration>, unless: impl FnOnce() -> bool) {
-        if !self.is_shared() {
-            // It may have sat in the driver's seat before.
-            self.tell(core, false);
-            if self.is_shared() {
-                // Somebody has shared it in between.
-                self.tell(core, true);
-            }
-        }
+        self.sharing.turn_away(self.ask(core));
         let wait = || {
             self.selector.wait(&mut Events::new(), timeout);
             self.doorbell.heard();
@@ -313,9 +282,7 @@ impl Core {
             return;
         }
         if let Some(side) = sides.get(Driving::side(self)) {
-            if side.is_shared() && side.lane.is_empty() {
-                side.shared.store(false, Ordering::SeqCst);
-            }
+            side.sharing.settle(|| side.lane.is_empty());
         } else if sides.is_crowded()
             && self.state.is_open()
             && let Some((number, owned)) = sides.take(self)
@@ -344,7 +311,7 @@ impl Core {
         if let Some(side) = self.driver.sides.get(Driving::side(self))
             && side.lane.needs_reaping()
         {
-            side.tell(self, true);
+            side.sharing.tell(true, side.ask(self));
         }
     }
 
