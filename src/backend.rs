@@ -20,6 +20,7 @@
 // No unsafe block, but an unsafe function in the contract.
 #![allow(unsafe_code)]
 
+mod capabilities;
 mod operation;
 mod sync_backend;
 
@@ -30,12 +31,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::capabilities::{Capabilities, OpSet, Serves};
 pub use self::operation::{Handle, Operation, Room};
 pub use self::sync_backend::SyncBackend;
 pub(crate) use self::sync_backend::serve;
 use crate::completion::{Errno, Outcome};
 use crate::open::OpenOptions;
-use crate::request::{OpKind, RawHandle, Request, RequestId};
+use crate::request::{RawHandle, Request, RequestId};
 use crate::slot::Slab;
 
 /// Serves requests. See the [module's documentation](self) for who owns what.
@@ -55,7 +57,8 @@ pub trait Backend: Send + Sync {
         None
     }
 
-    /// Forgets a file that [`open`](Self::open) made: the last handle was dropped without an [`OpKind::Close`] request.
+    /// Forgets a file that [`open`](Self::open) made: the last handle was dropped without an
+    /// [`OpKind::Close`](crate::OpKind::Close) request.
     fn close(&self, number: u64) {
         let _ = number;
     }
@@ -149,102 +152,6 @@ impl VirtualFile {
     pub fn handle(self) -> RawHandle {
         RawHandle::Virtual(self.number)
     }
-}
-
-/// A set of [`OpKind`]s.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct OpSet(u16);
-
-impl OpSet {
-    /// Every kind.
-    pub const ALL: Self = Self(u16::MAX);
-    /// No kind.
-    pub const NONE: Self = Self(0);
-
-    /// This set and `kind`.
-    #[must_use]
-    pub const fn with(self, kind: OpKind) -> Self {
-        Self(self.0 | 1 << kind as u16)
-    }
-
-    /// Whether `kind` is in the set.
-    pub const fn contains(self, kind: OpKind) -> bool {
-        self.0 & 1 << kind as u16 != 0
-    }
-}
-
-impl std::fmt::Debug for OpSet {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(OpKind::ALL.iter().filter(|kind| self.contains(**kind))).finish()
-    }
-}
-
-/// What a backend can do, as data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Capabilities {
-    /// Operations it accepts. [`OpKind::Open`] is the thread pool's, and so is [`OpKind::Close`] of descriptors: others are
-    /// asked to close virtual files only.
-    pub operations: OpSet,
-    /// Which files it serves without ever blocking the submitter.
-    pub serves: Serves,
-    /// Whether a request may have more than one range of memory.
-    pub vectored: bool,
-    /// Whether [`Request::nowait`] is honoured.
-    pub nowait: bool,
-    /// Whether [`Request::durability`] is honoured. Requests that ask for some are not offered otherwise.
-    pub durable: bool,
-    /// Whether [`Request::priority`] is honoured. Requests that have one are not offered otherwise.
-    pub priorities: bool,
-    /// Whether [`Request::appends`] is honoured. Requests that do are not offered otherwise.
-    pub appends: bool,
-    /// Whether [`Backend::cancel`] can stop a request that has begun.
-    pub cancel: bool,
-    /// Whether it asks [`Request::is_abandoned`] just before it starts each request, and drops those that are: they can
-    /// then be cancelled as long as they wait in the backend. Otherwise a request counts as begun once it was
-    /// [taken](Batch::take).
-    pub revocable: bool,
-    /// Whether completions have to be collected by [`Backend::reap`].
-    pub reaped: bool,
-    /// Whether a file may make [`Backend::submit`] block all the same. Then each submission is timed, and a file whose requests
-    /// hold their caller up begins elsewhere for a while.
-    pub may_block: bool,
-    /// How many requests it holds at the most; more are `Busy`.
-    pub queue_bound: usize,
-}
-
-impl Capabilities {
-    /// A backend that serves every operation on any descriptor and completes by itself, `queue_bound` requests at a time.
-    pub const fn new(queue_bound: usize) -> Self {
-        Self {
-            operations: OpSet::ALL,
-            serves: Serves::Any,
-            vectored: true,
-            nowait: false,
-            durable: false,
-            priorities: false,
-            appends: false,
-            cancel: false,
-            revocable: false,
-            reaped: false,
-            may_block: true,
-            queue_bound,
-        }
-    }
-}
-
-/// The files that a backend serves without blocking the submitter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Serves {
-    /// Any descriptor: it blocks threads of its own.
-    Any,
-    /// Seekable files, direct or not.
-    Seekable,
-    /// Regular files and block devices opened with `O_DIRECT`; others only with `RWF_NOWAIT`.
-    Direct,
-    /// Only the virtual files that it opened itself.
-    OwnFiles,
 }
 
 /// Why a backend did not take a request.
