@@ -71,6 +71,7 @@
 
 mod capabilities;
 mod operation;
+mod room;
 mod sync_backend;
 
 use std::collections::VecDeque;
@@ -81,7 +82,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::capabilities::{Capabilities, OpSet, Serves};
-pub use self::operation::{Handle, Operation, Room};
+pub use self::operation::{Handle, Operation};
+pub use self::room::Room;
 pub use self::sync_backend::SyncBackend;
 pub(crate) use self::sync_backend::serve;
 use crate::completion::{Errno, Outcome};
