@@ -17,6 +17,61 @@ use crate::metadata::{Advice, Metadata};
 use crate::request::{Anomaly, OpKind, RawHandle, Request};
 
 /// One operation, for as long as it is being executed.
+///
+/// # Examples
+/// All that is asked of a backend, and answered:
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::{io, path::Path, sync::Arc};
+/// use polyaio::backend::{Capabilities, Handle, Operation, SyncBackend, VirtualFile};
+/// use polyaio::{Durability, Engine, Metadata, OpKind, OpenOptions, Priority};
+///
+/// struct Printer;
+///
+/// impl SyncBackend for Printer {
+///     fn execute(&self, operation: &mut Operation<'_>) -> io::Result<u64> {
+///         if let Handle::Descriptor(_) = operation.handle() {
+///             return operation.system_call(); // somebody else's file: as the thread pool would
+///         }
+///         let (from, length) = (operation.position().unwrap_or(0), operation.length());
+///         match operation.kind() {
+///             OpKind::Read if operation.nowait() => Err(io::ErrorKind::WouldBlock.into()),
+///             OpKind::Read => Ok(operation.room().fill(b'.', 3) as u64),
+///             OpKind::Write => {
+///                 assert_eq!(operation.data().iter().map(|part| part.len() as u64).sum::<u64>(), length);
+///                 assert_eq!((operation.durability(), operation.appends()), (Durability::Data, false));
+///                 assert_eq!(operation.priority(), Some(Priority::Idle));
+///                 Ok(length)
+///             }
+///             OpKind::Advise => Ok(println!("{:?} from {from} on", operation.advice())).map(|()| 0),
+///             OpKind::Metadata => {
+///                 operation.answer_metadata(Metadata::of_length(3));
+///                 Ok(0)
+///             }
+///             _ => Err(io::ErrorKind::Unsupported.into()),
+///         }
+///     }
+///
+///     fn name(&self) -> &'static str { "printer" }
+///
+///     fn capabilities(&self) -> Capabilities {
+///         let mut can = Capabilities::new(16);
+///         (can.nowait, can.durable, can.priorities) = (true, true, true);
+///         can
+///     }
+///
+///     fn open(&self, path: &Path, _options: &OpenOptions) -> Option<io::Result<VirtualFile>> {
+///         path.starts_with("printer:").then_some(Ok(VirtualFile { number: 1, alignment: 1 }))
+///     }
+/// }
+///
+/// let engine = Engine::builder().sync_backend(Arc::new(Printer)).build()?;
+/// let file = OpenOptions::new().read(true).write(true).open(&engine, "printer:")?;
+/// assert_eq!(file.write_at("abc", 7).dsync().priority(Priority::Idle).wait().0?, 3);
+/// assert_eq!(file.read_at(vec![0; 10], 0).wait().1[..3], *b"...");
+/// assert_eq!(file.metadata().wait()?.len, 3);
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Operation<'a> {
     request: &'a mut Request,
@@ -25,6 +80,21 @@ pub struct Operation<'a> {
 }
 
 /// What an operation runs against.
+///
+/// # Examples
+/// ```
+/// use std::{fs::File, io, os::fd::AsFd};
+/// use polyaio::backend::Handle;
+/// fn length(handle: Handle<'_>) -> io::Result<u64> {
+///     match handle {
+///         Handle::Descriptor(fd) => Ok(File::from(fd.try_clone_to_owned()?).metadata()?.len()),
+///         Handle::Virtual(number) => Ok(number * 4096),
+///         _ => Err(io::ErrorKind::Unsupported.into()),
+///     }
+/// }
+/// assert_eq!(length(Handle::Virtual(2)).ok(), Some(8192));
+/// assert!(length(Handle::Descriptor(io::stdin().as_fd())).is_ok());
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Handle<'a> {

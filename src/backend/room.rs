@@ -20,6 +20,37 @@ pub(super) struct Filled {
 }
 
 /// The memory of a read: filled from its beginning, in any number of steps.
+///
+/// # Examples
+/// `reading`, here and below, reads so many bytes from a backend that fills the room like this, and returns what came:
+/// ```
+/// # use std::{io, path::Path, sync::Arc};
+/// # use polyaio::backend::{Capabilities, Operation, Room, SyncBackend, VirtualFile};
+/// # use polyaio::{Engine, OpenOptions};
+/// # struct Fills<F>(F);
+/// # impl<F: Fn(Room<'_>) + Send + Sync> SyncBackend for Fills<F> {
+/// #     fn name(&self) -> &'static str { "fills" }
+/// #     fn capabilities(&self) -> Capabilities { Capabilities::new(8) }
+/// #     fn open(&self, _: &Path, _: &OpenOptions) -> Option<io::Result<VirtualFile>> {
+/// #         Some(Ok(VirtualFile { number: 1, alignment: 1 }))
+/// #     }
+/// #     fn execute(&self, operation: &mut Operation<'_>) -> io::Result<u64> {
+/// #         (self.0)(operation.room());
+/// #         Ok(operation.room().filled() as u64)
+/// #     }
+/// # }
+/// # fn reading(count: usize, fill: impl Fn(Room<'_>) + Send + Sync + 'static) -> Vec<u8> {
+/// #     let engine = Engine::builder().sync_backend(Arc::new(Fills(fill))).build().unwrap();
+/// #     let file = OpenOptions::new().read(true).open(&engine, "own").unwrap();
+/// #     file.read_at(Vec::with_capacity(count), 0).wait().1
+/// # }
+/// let read = reading(10, |mut room| {
+///     room.append(b"head:");
+///     let taken = room.append(b" and a tail that is too long");
+///     assert_eq!((taken, room.filled(), room.left()), (5, 10, 0));
+/// });
+/// assert_eq!(read, b"head: and ");
+/// ```
 #[derive(Debug)]
 pub struct Room<'a> {
     pub(super) ranges: &'a [IoVec],
@@ -28,17 +59,100 @@ pub struct Room<'a> {
 
 impl Room<'_> {
     /// Bytes that were put into it.
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::{io, path::Path, sync::Arc};
+    /// # use polyaio::backend::{Capabilities, Operation, Room, SyncBackend, VirtualFile};
+    /// # use polyaio::{Engine, OpenOptions};
+    /// # struct Fills<F>(F);
+    /// # impl<F: Fn(Room<'_>) + Send + Sync> SyncBackend for Fills<F> {
+    /// #     fn name(&self) -> &'static str { "fills" }
+    /// #     fn capabilities(&self) -> Capabilities { Capabilities::new(8) }
+    /// #     fn open(&self, _: &Path, _: &OpenOptions) -> Option<io::Result<VirtualFile>> {
+    /// #         Some(Ok(VirtualFile { number: 1, alignment: 1 }))
+    /// #     }
+    /// #     fn execute(&self, operation: &mut Operation<'_>) -> io::Result<u64> {
+    /// #         (self.0)(operation.room());
+    /// #         Ok(operation.room().filled() as u64)
+    /// #     }
+    /// # }
+    /// # fn reading(count: usize, fill: impl Fn(Room<'_>) + Send + Sync + 'static) -> Vec<u8> {
+    /// #     let engine = Engine::builder().sync_backend(Arc::new(Fills(fill))).build().unwrap();
+    /// #     let file = OpenOptions::new().read(true).open(&engine, "own").unwrap();
+    /// #     file.read_at(Vec::with_capacity(count), 0).wait().1
+    /// # }
+    /// reading(10, |mut room| {
+    ///     room.append(b"abc");
+    ///     assert_eq!(room.filled(), 3, "what `execute` returns");
+    /// });
+    /// ```
     pub fn filled(&self) -> usize {
         self.filled.bytes
     }
 
     /// Bytes that there is still room for.
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::{io, path::Path, sync::Arc};
+    /// # use polyaio::backend::{Capabilities, Operation, Room, SyncBackend, VirtualFile};
+    /// # use polyaio::{Engine, OpenOptions};
+    /// # struct Fills<F>(F);
+    /// # impl<F: Fn(Room<'_>) + Send + Sync> SyncBackend for Fills<F> {
+    /// #     fn name(&self) -> &'static str { "fills" }
+    /// #     fn capabilities(&self) -> Capabilities { Capabilities::new(8) }
+    /// #     fn open(&self, _: &Path, _: &OpenOptions) -> Option<io::Result<VirtualFile>> {
+    /// #         Some(Ok(VirtualFile { number: 1, alignment: 1 }))
+    /// #     }
+    /// #     fn execute(&self, operation: &mut Operation<'_>) -> io::Result<u64> {
+    /// #         (self.0)(operation.room());
+    /// #         Ok(operation.room().filled() as u64)
+    /// #     }
+    /// # }
+    /// # fn reading(count: usize, fill: impl Fn(Room<'_>) + Send + Sync + 'static) -> Vec<u8> {
+    /// #     let engine = Engine::builder().sync_backend(Arc::new(Fills(fill))).build().unwrap();
+    /// #     let file = OpenOptions::new().read(true).open(&engine, "own").unwrap();
+    /// #     file.read_at(Vec::with_capacity(count), 0).wait().1
+    /// # }
+    /// reading(10, |mut room| {
+    ///     while room.left() >= 4 {
+    ///         room.append(b"abc "); // whole records only
+    ///     }
+    ///     assert_eq!(room.left(), 2);
+    /// });
+    /// ```
     pub fn left(&self) -> usize {
         let after: usize = self.ranges[self.filled.range..].iter().map(|range| range.len).sum();
         after - self.filled.within
     }
 
     /// Copies as many of the bytes as there is room for; returns how many.
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::{io, path::Path, sync::Arc};
+    /// # use polyaio::backend::{Capabilities, Operation, Room, SyncBackend, VirtualFile};
+    /// # use polyaio::{Engine, OpenOptions};
+    /// # struct Fills<F>(F);
+    /// # impl<F: Fn(Room<'_>) + Send + Sync> SyncBackend for Fills<F> {
+    /// #     fn name(&self) -> &'static str { "fills" }
+    /// #     fn capabilities(&self) -> Capabilities { Capabilities::new(8) }
+    /// #     fn open(&self, _: &Path, _: &OpenOptions) -> Option<io::Result<VirtualFile>> {
+    /// #         Some(Ok(VirtualFile { number: 1, alignment: 1 }))
+    /// #     }
+    /// #     fn execute(&self, operation: &mut Operation<'_>) -> io::Result<u64> {
+    /// #         (self.0)(operation.room());
+    /// #         Ok(operation.room().filled() as u64)
+    /// #     }
+    /// # }
+    /// # fn reading(count: usize, fill: impl Fn(Room<'_>) + Send + Sync + 'static) -> Vec<u8> {
+    /// #     let engine = Engine::builder().sync_backend(Arc::new(Fills(fill))).build().unwrap();
+    /// #     let file = OpenOptions::new().read(true).open(&engine, "own").unwrap();
+    /// #     file.read_at(Vec::with_capacity(count), 0).wait().1
+    /// # }
+    /// assert_eq!(reading(4, |mut room| assert_eq!(room.append(b"hello"), 4)), b"hell");
+    /// ```
     pub fn append(&mut self, bytes: &[u8]) -> usize {
         // SAFETY: the same bytes, of which nobody has to know that they are initialised.
         let bytes: &[MaybeUninit<u8>] = unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) };
@@ -46,6 +160,35 @@ impl Room<'_> {
     }
 
     /// Puts `byte` in, `count` times or as often as there is room for; returns how often.
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::{io, path::Path, sync::Arc};
+    /// # use polyaio::backend::{Capabilities, Operation, Room, SyncBackend, VirtualFile};
+    /// # use polyaio::{Engine, OpenOptions};
+    /// # struct Fills<F>(F);
+    /// # impl<F: Fn(Room<'_>) + Send + Sync> SyncBackend for Fills<F> {
+    /// #     fn name(&self) -> &'static str { "fills" }
+    /// #     fn capabilities(&self) -> Capabilities { Capabilities::new(8) }
+    /// #     fn open(&self, _: &Path, _: &OpenOptions) -> Option<io::Result<VirtualFile>> {
+    /// #         Some(Ok(VirtualFile { number: 1, alignment: 1 }))
+    /// #     }
+    /// #     fn execute(&self, operation: &mut Operation<'_>) -> io::Result<u64> {
+    /// #         (self.0)(operation.room());
+    /// #         Ok(operation.room().filled() as u64)
+    /// #     }
+    /// # }
+    /// # fn reading(count: usize, fill: impl Fn(Room<'_>) + Send + Sync + 'static) -> Vec<u8> {
+    /// #     let engine = Engine::builder().sync_backend(Arc::new(Fills(fill))).build().unwrap();
+    /// #     let file = OpenOptions::new().read(true).open(&engine, "own").unwrap();
+    /// #     file.read_at(Vec::with_capacity(count), 0).wait().1
+    /// # }
+    /// let read = reading(6, |mut room| {
+    ///     room.append(b"ab");
+    ///     room.fill(0, usize::MAX); // a hole to the end
+    /// });
+    /// assert_eq!(read, b"ab\0\0\0\0");
+    /// ```
     pub fn fill(&mut self, byte: u8, count: usize) -> usize {
         self.put(count, |place, _| place.fill(MaybeUninit::new(byte)))
     }
@@ -53,6 +196,38 @@ impl Room<'_> {
     /// What comes next, as bytes: all that is left of the present range of memory, empty when there is no room. What was
     /// never written is zeroed first, which costs some tens of nanoseconds for 4 KiB. [`advance`](Self::advance) tells how
     /// much of it was used.
+    ///
+    /// # Examples
+    /// For whoever decodes into memory, such as a decompressor:
+    /// ```
+    /// # use std::{io, path::Path, sync::Arc};
+    /// # use polyaio::backend::{Capabilities, Operation, Room, SyncBackend, VirtualFile};
+    /// # use polyaio::{Engine, OpenOptions};
+    /// # struct Fills<F>(F);
+    /// # impl<F: Fn(Room<'_>) + Send + Sync> SyncBackend for Fills<F> {
+    /// #     fn name(&self) -> &'static str { "fills" }
+    /// #     fn capabilities(&self) -> Capabilities { Capabilities::new(8) }
+    /// #     fn open(&self, _: &Path, _: &OpenOptions) -> Option<io::Result<VirtualFile>> {
+    /// #         Some(Ok(VirtualFile { number: 1, alignment: 1 }))
+    /// #     }
+    /// #     fn execute(&self, operation: &mut Operation<'_>) -> io::Result<u64> {
+    /// #         (self.0)(operation.room());
+    /// #         Ok(operation.room().filled() as u64)
+    /// #     }
+    /// # }
+    /// # fn reading(count: usize, fill: impl Fn(Room<'_>) + Send + Sync + 'static) -> Vec<u8> {
+    /// #     let engine = Engine::builder().sync_backend(Arc::new(Fills(fill))).build().unwrap();
+    /// #     let file = OpenOptions::new().read(true).open(&engine, "own").unwrap();
+    /// #     file.read_at(Vec::with_capacity(count), 0).wait().1
+    /// # }
+    /// let read = reading(8, |mut room| {
+    ///     let spare = room.spare();
+    ///     assert_eq!(spare, [0; 8]);
+    ///     (spare[0], spare[1]) = (b'o', b'k');
+    ///     room.advance(2);
+    /// });
+    /// assert_eq!(read, b"ok");
+    /// ```
     pub fn spare(&mut self) -> &mut [u8] {
         let known = self.filled.initialised;
         // SAFETY: bytes are initialised here, and none the other way round.
@@ -68,6 +243,36 @@ impl Room<'_> {
     ///
     /// # Panics
     /// Panics if `count` is larger than what `spare` has last returned.
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::{io, path::Path, sync::Arc};
+    /// # use polyaio::backend::{Capabilities, Operation, Room, SyncBackend, VirtualFile};
+    /// # use polyaio::{Engine, OpenOptions};
+    /// # struct Fills<F>(F);
+    /// # impl<F: Fn(Room<'_>) + Send + Sync> SyncBackend for Fills<F> {
+    /// #     fn name(&self) -> &'static str { "fills" }
+    /// #     fn capabilities(&self) -> Capabilities { Capabilities::new(8) }
+    /// #     fn open(&self, _: &Path, _: &OpenOptions) -> Option<io::Result<VirtualFile>> {
+    /// #         Some(Ok(VirtualFile { number: 1, alignment: 1 }))
+    /// #     }
+    /// #     fn execute(&self, operation: &mut Operation<'_>) -> io::Result<u64> {
+    /// #         (self.0)(operation.room());
+    /// #         Ok(operation.room().filled() as u64)
+    /// #     }
+    /// # }
+    /// # fn reading(count: usize, fill: impl Fn(Room<'_>) + Send + Sync + 'static) -> Vec<u8> {
+    /// #     let engine = Engine::builder().sync_backend(Arc::new(Fills(fill))).build().unwrap();
+    /// #     let file = OpenOptions::new().read(true).open(&engine, "own").unwrap();
+    /// #     file.read_at(Vec::with_capacity(count), 0).wait().1
+    /// # }
+    /// let read = reading(8, |mut room| {
+    ///     room.spare().fill(b'x');
+    ///     room.advance(3); // the rest was scratch space
+    ///     assert_eq!(room.left(), 5);
+    /// });
+    /// assert_eq!(read, b"xxx");
+    /// ```
     pub fn advance(&mut self, count: usize) {
         assert!(count <= self.filled.initialised, "{count} bytes of {}", self.filled.initialised);
         // SAFETY: so many are initialised.
@@ -78,6 +283,36 @@ impl Room<'_> {
     ///
     /// # Errors
     /// The reader's.
+    ///
+    /// # Examples
+    /// Until the room is full or the reader at its end; ranges of memory, and short reads, take several calls.
+    /// ```
+    /// # use std::{io, path::Path, sync::Arc};
+    /// # use polyaio::backend::{Capabilities, Operation, Room, SyncBackend, VirtualFile};
+    /// # use polyaio::{Engine, OpenOptions};
+    /// # struct Fills<F>(F);
+    /// # impl<F: Fn(Room<'_>) + Send + Sync> SyncBackend for Fills<F> {
+    /// #     fn name(&self) -> &'static str { "fills" }
+    /// #     fn capabilities(&self) -> Capabilities { Capabilities::new(8) }
+    /// #     fn open(&self, _: &Path, _: &OpenOptions) -> Option<io::Result<VirtualFile>> {
+    /// #         Some(Ok(VirtualFile { number: 1, alignment: 1 }))
+    /// #     }
+    /// #     fn execute(&self, operation: &mut Operation<'_>) -> io::Result<u64> {
+    /// #         (self.0)(operation.room());
+    /// #         Ok(operation.room().filled() as u64)
+    /// #     }
+    /// # }
+    /// # fn reading(count: usize, fill: impl Fn(Room<'_>) + Send + Sync + 'static) -> Vec<u8> {
+    /// #     let engine = Engine::builder().sync_backend(Arc::new(Fills(fill))).build().unwrap();
+    /// #     let file = OpenOptions::new().read(true).open(&engine, "own").unwrap();
+    /// #     file.read_at(Vec::with_capacity(count), 0).wait().1
+    /// # }
+    /// let read = reading(8, |mut room| {
+    ///     let mut reader = &b"hello, world"[..];
+    ///     while room.read_from(&mut reader).is_ok_and(|n| n > 0) {}
+    /// });
+    /// assert_eq!(read, b"hello, w");
+    /// ```
     pub fn read_from(&mut self, reader: &mut (impl io::Read + ?Sized)) -> io::Result<usize> {
         let spare = self.spare();
         if spare.is_empty() {
@@ -89,6 +324,37 @@ impl Room<'_> {
     }
 
     /// What was filled, in order, to be changed in place: decoded, say.
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::{io, path::Path, sync::Arc};
+    /// # use polyaio::backend::{Capabilities, Operation, Room, SyncBackend, VirtualFile};
+    /// # use polyaio::{Engine, OpenOptions};
+    /// # struct Fills<F>(F);
+    /// # impl<F: Fn(Room<'_>) + Send + Sync> SyncBackend for Fills<F> {
+    /// #     fn name(&self) -> &'static str { "fills" }
+    /// #     fn capabilities(&self) -> Capabilities { Capabilities::new(8) }
+    /// #     fn open(&self, _: &Path, _: &OpenOptions) -> Option<io::Result<VirtualFile>> {
+    /// #         Some(Ok(VirtualFile { number: 1, alignment: 1 }))
+    /// #     }
+    /// #     fn execute(&self, operation: &mut Operation<'_>) -> io::Result<u64> {
+    /// #         (self.0)(operation.room());
+    /// #         Ok(operation.room().filled() as u64)
+    /// #     }
+    /// # }
+    /// # fn reading(count: usize, fill: impl Fn(Room<'_>) + Send + Sync + 'static) -> Vec<u8> {
+    /// #     let engine = Engine::builder().sync_backend(Arc::new(Fills(fill))).build().unwrap();
+    /// #     let file = OpenOptions::new().read(true).open(&engine, "own").unwrap();
+    /// #     file.read_at(Vec::with_capacity(count), 0).wait().1
+    /// # }
+    /// let read = reading(5, |mut room| {
+    ///     room.append(b"uryyb");
+    ///     for part in room.filled_mut() {
+    ///         part.iter_mut().for_each(|byte| *byte = (*byte - b'a' + 13) % 26 + b'a');
+    ///     }
+    /// });
+    /// assert_eq!(read, b"hello");
+    /// ```
     pub fn filled_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
         let Filled { range, within, .. } = *self.filled;
         let length =
@@ -103,6 +369,39 @@ impl Room<'_> {
     ///
     /// # Safety
     /// Bytes are written to it, and nothing else: what is initialised stays so.
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::{io, path::Path, sync::Arc};
+    /// # use polyaio::backend::{Capabilities, Operation, Room, SyncBackend, VirtualFile};
+    /// # use polyaio::{Engine, OpenOptions};
+    /// # struct Fills<F>(F);
+    /// # impl<F: Fn(Room<'_>) + Send + Sync> SyncBackend for Fills<F> {
+    /// #     fn name(&self) -> &'static str { "fills" }
+    /// #     fn capabilities(&self) -> Capabilities { Capabilities::new(8) }
+    /// #     fn open(&self, _: &Path, _: &OpenOptions) -> Option<io::Result<VirtualFile>> {
+    /// #         Some(Ok(VirtualFile { number: 1, alignment: 1 }))
+    /// #     }
+    /// #     fn execute(&self, operation: &mut Operation<'_>) -> io::Result<u64> {
+    /// #         (self.0)(operation.room());
+    /// #         Ok(operation.room().filled() as u64)
+    /// #     }
+    /// # }
+    /// # fn reading(count: usize, fill: impl Fn(Room<'_>) + Send + Sync + 'static) -> Vec<u8> {
+    /// #     let engine = Engine::builder().sync_backend(Arc::new(Fills(fill))).build().unwrap();
+    /// #     let file = OpenOptions::new().read(true).open(&engine, "own").unwrap();
+    /// #     file.read_at(Vec::with_capacity(count), 0).wait().1
+    /// # }
+    /// use std::mem::MaybeUninit;
+    /// let read = reading(8, |mut room| {
+    ///     // SAFETY: two bytes are written, and nothing else; then they are noted.
+    ///     unsafe {
+    ///         room.spare_uninit()[..2].copy_from_slice(&[MaybeUninit::new(b'o'), MaybeUninit::new(b'k')]);
+    ///         room.assume_filled(2);
+    ///     }
+    /// });
+    /// assert_eq!(read, b"ok");
+    /// ```
     pub unsafe fn spare_uninit(&mut self) -> &mut [MaybeUninit<u8>] {
         let Some(range) = self.ranges.get(self.filled.range) else { return &mut [] };
         let within = self.filled.within;
@@ -117,6 +416,41 @@ impl Room<'_> {
     ///
     /// # Panics
     /// Panics if there is no room for so many.
+    ///
+    /// # Examples
+    /// After a system call that was told where to write:
+    /// ```
+    /// # use std::{io, path::Path, sync::Arc};
+    /// # use polyaio::backend::{Capabilities, Operation, Room, SyncBackend, VirtualFile};
+    /// # use polyaio::{Engine, OpenOptions};
+    /// # struct Fills<F>(F);
+    /// # impl<F: Fn(Room<'_>) + Send + Sync> SyncBackend for Fills<F> {
+    /// #     fn name(&self) -> &'static str { "fills" }
+    /// #     fn capabilities(&self) -> Capabilities { Capabilities::new(8) }
+    /// #     fn open(&self, _: &Path, _: &OpenOptions) -> Option<io::Result<VirtualFile>> {
+    /// #         Some(Ok(VirtualFile { number: 1, alignment: 1 }))
+    /// #     }
+    /// #     fn execute(&self, operation: &mut Operation<'_>) -> io::Result<u64> {
+    /// #         (self.0)(operation.room());
+    /// #         Ok(operation.room().filled() as u64)
+    /// #     }
+    /// # }
+    /// # fn reading(count: usize, fill: impl Fn(Room<'_>) + Send + Sync + 'static) -> Vec<u8> {
+    /// #     let engine = Engine::builder().sync_backend(Arc::new(Fills(fill))).build().unwrap();
+    /// #     let file = OpenOptions::new().read(true).open(&engine, "own").unwrap();
+    /// #     file.read_at(Vec::with_capacity(count), 0).wait().1
+    /// # }
+    /// let read = reading(64, |mut room| {
+    ///     let file = std::fs::File::open("/dev/zero").expect("there");
+    ///     // SAFETY: `read(2)` writes to the memory that it is given, and says how many bytes.
+    ///     unsafe {
+    ///         let spare = room.spare_uninit();
+    ///         let n = libc::read(std::os::fd::AsRawFd::as_raw_fd(&file), spare.as_mut_ptr().cast(), spare.len());
+    ///         room.assume_filled(n.max(0) as usize);
+    ///     }
+    /// });
+    /// assert_eq!(read, [0; 64]);
+    /// ```
     pub unsafe fn assume_filled(&mut self, count: usize) {
         // SAFETY: forwarded to the caller.
         unsafe { self.step_over(count) }
