@@ -222,6 +222,7 @@ impl File {
     /// # #[cfg(not(feature = "futures-io"))]
     /// # fn main() {}
     /// ```
+    #[cfg_attr(docsrs, doc(cfg(any(feature = "futures-io", feature = "tokio-io"))))]
     pub fn into_async(self) -> AsyncFile {
         AsyncFile {
             cursor: Some(Cursor::new(self)),
