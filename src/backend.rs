@@ -94,7 +94,7 @@ use crate::slot::Slab;
 /// Serves requests. See the [module's documentation](self) for who owns what.
 ///
 /// # Examples
-/// A backend around another one passes everything on, also what has a default:
+/// A backend around another one has to pass on what has a default, too:
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::{io, os::fd::{BorrowedFd, RawFd}, path::Path, sync::Arc};
@@ -123,6 +123,8 @@ use crate::slot::Slab;
 ///     fn degraded(&self) -> Option<String> { self.0.degraded() }
 ///     fn set_threads(&self, threads: usize) { self.0.set_threads(threads) }
 ///     fn shutdown(&self) { self.0.shutdown() }
+///     // But for this: another instance of what is inside would not be logged.
+///     fn another(&self) -> Option<Arc<dyn Backend>> { None }
 /// }
 ///
 /// let policy = Policy::Prefer(vec!["logged".into()]);
