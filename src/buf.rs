@@ -377,7 +377,10 @@ impl AlignedBuf {
         Self { start: start.unwrap_or_else(|| handle_alloc_error(layout)), layout }
     }
 
-    /// A copy of `data` whose address is a multiple of `align` bytes. Panics as [`zeroed`](Self::zeroed).
+    /// A copy of `data` whose address is a multiple of `align` bytes.
+    ///
+    /// # Panics
+    /// As [`zeroed`](Self::zeroed).
     ///
     /// # Examples
     /// ```

@@ -213,7 +213,7 @@ impl<T: Transfer> Op<T> {
     /// Panics if the operation was polled before.
     ///
     /// # Platform
-    /// Linux; kernel AIO since 4.18 (before, it has no effect there).
+    /// Linux; kernel AIO since 4.18 (before, it has no effect there). On other systems it has no effect.
     ///
     /// # Examples
     /// ```
@@ -245,6 +245,9 @@ impl<T: Once> Op<T> {
     ///
     /// # Panics
     /// Panics if the operation was polled before.
+    ///
+    /// # Platform
+    /// Streams: everywhere. Files: Linux; `EOPNOTSUPP` elsewhere.
     ///
     /// # References
     /// preadv2(2)
