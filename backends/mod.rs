@@ -23,6 +23,8 @@ use crate::error::Error;
 
 cfg_if::cfg_if! {
     if #[cfg(all(target_os = "linux", feature = "kernel-aio"))] {
+        // Rustdoc does not see the condition.
+        #[cfg_attr(docsrs, doc(cfg(all(target_os = "linux", feature = "kernel-aio"))))]
         pub mod kernel_aio;
     }
 }

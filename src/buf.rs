@@ -136,6 +136,19 @@ pub unsafe trait IoBufMut: IoBuf {
     ///
     /// # Safety
     /// They are, and `count` is at most [`bytes_total`](Self::bytes_total).
+    ///
+    /// # Examples
+    /// ```
+    /// use polyaio::IoBufMut;
+    /// let mut buffer = Vec::with_capacity(8);
+    /// // SAFETY: eight bytes may be written; two are, and those are noted.
+    /// unsafe {
+    ///     buffer.stable_mut_ptr().write_bytes(b'x', 2);
+    ///     buffer.set_init(2);
+    ///     buffer.set_init(1);
+    /// }
+    /// assert_eq!(buffer, b"xx", "it never shrinks");
+    /// ```
     unsafe fn set_init(&mut self, count: usize);
 }
 
@@ -364,7 +377,10 @@ impl AlignedBuf {
         Self { start: start.unwrap_or_else(|| handle_alloc_error(layout)), layout }
     }
 
-    /// A copy of `data` whose address is a multiple of `align` bytes. Panics as [`zeroed`](Self::zeroed).
+    /// A copy of `data` whose address is a multiple of `align` bytes.
+    ///
+    /// # Panics
+    /// As [`zeroed`](Self::zeroed).
     ///
     /// # Examples
     /// ```

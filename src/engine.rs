@@ -81,10 +81,11 @@ impl Engine {
     /// An engine with the defaults, as the environment has them.
     ///
     /// `POLYAIO_BACKEND` is `auto` (the default, also where it is empty), or a backend that is to be preferred, such as
-    /// `thread-pool`, or several in their order with commas between: [`Policy::Prefer`]. `POLYAIO_STRICT` is `0` (the
-    /// default, also where it is empty) or `1`: what is preferred is required, so that the engine fails where one of the
-    /// named did not start. `POLYAIO_SLOW_SUBMIT_US` is the number for [`EngineBuilder::slow_submit`] in microseconds. Names
-    /// are written as they are shown, without spaces; anything else is an error.
+    /// `thread-pool`, or several in their order with commas between: [`Policy::Prefer`](crate::Policy::Prefer).
+    /// `POLYAIO_STRICT` is `0` (the default, also where it is empty) or `1`: what is preferred is required, so that the
+    /// engine fails where one of the named did not start. `POLYAIO_SLOW_SUBMIT_US` is the number for
+    /// [`EngineBuilder::slow_submit`] in microseconds. Names are written as they are shown, without spaces; anything
+    /// else is an error.
     ///
     /// # Errors
     /// As [`EngineBuilder::build`].

@@ -208,6 +208,9 @@ impl File {
     /// [`UnexpectedEof`](std::io::ErrorKind::UnexpectedEof) where the file ends before; the bytes that were there are in
     /// the buffer. Others as [`read_at`](Self::read_at).
     ///
+    /// # Cancel safety
+    /// As [`read_at`](Self::read_at).
+    ///
     /// # Examples
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -232,6 +235,9 @@ impl File {
     /// # Errors
     /// As [`write_at`](Self::write_at); a part may have been written. [`WriteZero`](std::io::ErrorKind::WriteZero) where
     /// the file takes nothing more without saying why.
+    ///
+    /// # Cancel safety
+    /// As [`write_at`](Self::write_at).
     ///
     /// # Examples
     /// ```
@@ -287,6 +293,9 @@ impl File {
     /// # Errors
     /// `EIO` data could not be written back; it may be lost. `EINVAL` the descriptor knows no sync (a pipe, a socket).
     ///
+    /// # Cancel safety
+    /// One that was sent goes on when it is dropped. See [`Op`].
+    ///
     /// # Examples
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -311,6 +320,9 @@ impl File {
     /// # Errors
     /// As [`sync_all`](Self::sync_all).
     ///
+    /// # Cancel safety
+    /// One that was sent goes on when it is dropped. See [`Op`].
+    ///
     /// # Examples
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -330,6 +342,9 @@ impl File {
     ///
     /// # Errors
     /// `EINVAL` the file is not regular, or not open for writing; `EFBIG`, `ENOSPC`. Others as `ftruncate(2)`.
+    ///
+    /// # Cancel safety
+    /// One that was sent goes on when it is dropped. See [`Op`].
     ///
     /// # Examples
     /// ```
@@ -351,6 +366,12 @@ impl File {
     ///
     /// # Errors
     /// `EOPNOTSUPP` the file system cannot; `ENOSPC`; `EINVAL` for a length of 0. Others as `fallocate(2)`.
+    ///
+    /// # Cancel safety
+    /// One that was sent goes on when it is dropped. See [`Op`].
+    ///
+    /// # Platform
+    /// Linux; FreeBSD by `posix_fallocate(2)`; `EOPNOTSUPP` elsewhere.
     ///
     /// # Examples
     /// ```
@@ -380,6 +401,9 @@ impl File {
     /// # Errors
     /// `EIO` data could not be written back; `ENOSPC`; `ESPIPE` a stream.
     ///
+    /// # Cancel safety
+    /// One that was sent goes on when it is dropped. See [`Op`].
+    ///
     /// # Platform
     /// On systems other than Linux it is [`sync_data`](Self::sync_data).
     ///
@@ -408,6 +432,9 @@ impl File {
     /// # Errors
     /// `EOPNOTSUPP` the file system cannot; `EINVAL` for a length of 0; `EBADF` not open for writing; `ESPIPE` or `ENODEV` a
     /// stream.
+    ///
+    /// # Cancel safety
+    /// One that was sent goes on when it is dropped. See [`Op`].
     ///
     /// # Platform
     /// Linux; `EOPNOTSUPP` elsewhere.

@@ -139,6 +139,12 @@ impl At {
 /// }
 /// in_background(file.write_all_at("HELLO", 0)).wait().0?;
 /// in_background(file.read_vectored_at([vec![0; 2], vec![0; 3]], 0)).wait().0?;
+///
+/// /// The buffer alone, where there is no time to wait for a place.
+/// fn now_or_never<T: Transfer>(transfer: Op<T>) -> Result<Op<T>, T::Buffer> {
+///     transfer.try_start().map_err(|busy| busy.into_buf())
+/// }
+/// assert!(now_or_never(file.write_at("HELLO", 0)).is_ok_and(|write| write.wait().0.is_ok()));
 /// # Ok(()) }
 /// ```
 pub trait Transfer: Operation {
@@ -207,7 +213,7 @@ impl<T: Transfer> Op<T> {
     /// Panics if the operation was polled before.
     ///
     /// # Platform
-    /// Linux; kernel AIO since 4.18 (before, it has no effect there).
+    /// Linux; kernel AIO since 4.18 (before, it has no effect there). On other systems it has no effect.
     ///
     /// # Examples
     /// ```
@@ -239,6 +245,9 @@ impl<T: Once> Op<T> {
     ///
     /// # Panics
     /// Panics if the operation was polled before.
+    ///
+    /// # Platform
+    /// Streams: everywhere. Files: Linux; `EOPNOTSUPP` elsewhere.
     ///
     /// # References
     /// preadv2(2)

@@ -160,6 +160,46 @@ pub use stats::{Anomalies, BackendStats, Histogram, InlineStats, NotificationSta
 pub use trace::{Trace, Traced};
 
 /// The operations that [`Op`] runs: the types in the signatures of [`File`]'s methods.
+///
+/// # Examples
+/// Of use where an operation has to have a name: in a struct, or as what a function returns.
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (dir, engine) = (tempfile::tempdir()?, polyaio::Engine::new()?);
+/// # let path = dir.path().join("data");
+/// # std::fs::write(&path, "hello, world")?;
+/// # let file = polyaio::OpenOptions::new().read(true).write(true).open(&engine, &path)?;
+/// use polyaio::{AlignedBuf, BufResult, File, Op, ops};
+/// /// A header and its body, asked for together.
+/// struct Record {
+///     header: Op<ops::ReadExact<Vec<u8>>>,
+///     body: Op<ops::Read<AlignedBuf>>,
+/// }
+/// fn record(file: &File) -> Record {
+///     Record { header: file.read_exact_at(vec![0; 5], 0), body: file.read_at(AlignedBuf::zeroed(512, 512), 5) }
+/// }
+/// let Record { header, body } = record(&file);
+/// assert_eq!(header.wait().1, b"hello");
+/// let BufResult(n, body) = body.wait();
+/// assert_eq!(&body[..n?], b", world");
+///
+/// // And the types of the rest:
+/// let write: Op<ops::Write<&str>> = file.write_at("HELLO", 0);
+/// let write_all: Op<ops::WriteAll<String>> = file.append("!".to_owned());
+/// let (sync, len): (Op<ops::Control>, Op<ops::Len>) = (file.sync_all(), file.len());
+/// let (metadata, ready): (Op<ops::Metadata>, Op<ops::Ready>) = (file.metadata(), file.readable());
+/// let advise: Op<ops::Advise> = file.advise(0, 0, polyaio::Advice::Random);
+/// let open: Op<ops::Open> = polyaio::OpenOptions::new().read(true).open_async(&engine, &path);
+/// # write.wait().0?; write_all.wait().0?; sync.wait()?; len.wait()?; metadata.wait()?; ready.wait()?; advise.wait()?;
+/// # open.wait()?;
+/// // With several buffers each:
+/// let read: Op<ops::ReadVectored<[Vec<u8>; 2]>> = file.read_vectored_at([vec![0; 1], vec![0; 2]], 0);
+/// let exact: Op<ops::ReadExactVectored<[Vec<u8>; 1]>> = file.read_exact_vectored_at([vec![0; 3]], 0);
+/// let write: Op<ops::WriteVectored<[&str; 2]>> = file.write_vectored_at(["a", "b"], 0);
+/// let all: Op<ops::WriteAllVectored<[&str; 2]>> = file.write_all_vectored_at(["c", "d"], 2);
+/// # read.wait().0?; exact.wait().0?; write.wait().0?; all.wait().0?;
+/// # Ok(()) }
+/// ```
 pub mod ops {
     pub use crate::how::{Once, Transfer, Writing};
     pub use crate::op::{Advise, Metadata, Open, Ready};

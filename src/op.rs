@@ -102,6 +102,9 @@ mod sealed {
 }
 
 /// Reads at most the buffer's length, at an offset or at the position.
+///
+/// Made by [`File::read_at`](crate::File::read_at) and [`File::read`](crate::File::read); the example of
+/// [`ops`](crate::ops) has it.
 #[derive(Debug)]
 pub struct Read<B> {
     pub(crate) buffer: B,
@@ -109,6 +112,9 @@ pub struct Read<B> {
 }
 
 /// Reads until the buffer is full.
+///
+/// Made by [`File::read_exact_at`](crate::File::read_exact_at) and [`File::read_exact`](crate::File::read_exact); the
+/// example of [`ops`](crate::ops) has it.
 #[derive(Debug)]
 pub struct ReadExact<B> {
     pub(crate) buffer: B,
@@ -116,6 +122,9 @@ pub struct ReadExact<B> {
 }
 
 /// Writes at most the buffer's length, at an offset or at the position.
+///
+/// Made by [`File::write_at`](crate::File::write_at) and [`File::write`](crate::File::write); the example of
+/// [`ops`](crate::ops) has it.
 #[derive(Debug)]
 pub struct Write<B> {
     pub(crate) buffer: B,
@@ -123,6 +132,9 @@ pub struct Write<B> {
 }
 
 /// Writes all of the buffer.
+///
+/// Made by [`File::write_all_at`](crate::File::write_all_at), [`File::write_all`](crate::File::write_all) and
+/// [`File::append`](crate::File::append); the example of [`ops`](crate::ops) has it.
 #[derive(Debug)]
 pub struct WriteAll<B> {
     pub(crate) buffer: B,
@@ -130,6 +142,9 @@ pub struct WriteAll<B> {
 }
 
 /// An operation without a buffer, and without a value.
+///
+/// Made by [`File::sync_all`](crate::File::sync_all), [`File::set_len`](crate::File::set_len) and
+/// [`File::close`](crate::File::close), among others; the example of [`ops`](crate::ops) has it.
 #[derive(Debug)]
 pub struct Control {
     pub(crate) kind: OpKind,
@@ -138,6 +153,8 @@ pub struct Control {
 }
 
 /// Asks for the length.
+///
+/// Made by [`File::len`](crate::File::len); the example of [`ops`](crate::ops) has it.
 #[derive(Debug)]
 pub struct Len;
 

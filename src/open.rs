@@ -100,6 +100,15 @@ pub enum Direct {
 /// println!("{}", file.route());
 /// # Ok(()) }
 /// ```
+///
+/// What was asked for, as a [backend](crate::backend::Backend::open) with files of its own has to know it:
+/// ```
+/// use polyaio::OpenOptions;
+/// let mut options = OpenOptions::new();
+/// options.write(true).create(true).truncate(true);
+/// assert!(!options.reads() && options.writes() && !options.appends());
+/// assert!(options.creates() && !options.creates_new() && options.truncates());
+/// ```
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
     pub(crate) read: bool,
@@ -322,16 +331,6 @@ impl OpenOptions {
 
     answers! {
         /// Whether to open for reading: [`read`](Self::read).
-        ///
-        /// # Examples
-        /// What a [backend](crate::backend::Backend::open) with files of its own asks, here and below:
-        /// ```
-        /// use polyaio::OpenOptions;
-        /// let mut options = OpenOptions::new();
-        /// options.write(true).create(true).truncate(true);
-        /// assert!(!options.reads() && options.writes() && !options.appends());
-        /// assert!(options.creates() && !options.creates_new() && options.truncates());
-        /// ```
         reads: read,
         /// Whether to open for writing: [`write`](Self::write).
         writes: write,

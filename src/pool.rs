@@ -172,7 +172,8 @@ impl BufPool {
         Some(PooledBuf::new(&self.shared, index))
     }
 
-    /// A buffer, as soon as there is one. Those who wait are served in the order of their first polls.
+    /// A buffer, as soon as there is one. Those who wait are served in the order of their first polls. Who waits while holding
+    /// buffers of the same pool may wait for himself.
     ///
     /// # Cancel safety
     /// Dropped, it leaves the line, and what was handed to it meanwhile goes to the next.

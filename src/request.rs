@@ -5,11 +5,15 @@
 
 #![allow(unsafe_code)]
 
+mod kind;
+
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
+
+pub use kind::{OpKind, RawHandle, RequestId};
 
 use crate::completion::{Errno, Last, Outcome};
 use crate::how::{Durability, How, Priority};
@@ -20,110 +24,6 @@ use crate::router::facts::Alignment;
 use crate::router::fallback::{Reason, Reasons};
 use crate::settle::{self, Tally, Witness};
 use crate::slot::{Slab, Slot};
-
-/// What a request asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-#[repr(u8)]
-pub enum OpKind {
-    /// Read into the request's memory.
-    Read,
-    /// Write the request's memory.
-    Write,
-    /// Make data and metadata durable, as `fsync(2)`.
-    SyncAll,
-    /// Make data, and the metadata needed to find it, durable, as `fdatasync(2)`.
-    SyncData,
-    /// Set the file's length to [`Request::position`] bytes, as `ftruncate(2)`.
-    SetLen,
-    /// Reserve [`Request::length`] bytes from [`Request::position`] on, as `fallocate(2)`.
-    Allocate,
-    /// Ask for the file's length in bytes; the outcome's value is the length.
-    Len,
-    /// Close the handle, as `close(2)`.
-    Close,
-    /// Write the data of [`Request::length`] bytes from [`Request::position`] on back to the disk, and no metadata, as
-    /// `sync_file_range(2)`.
-    SyncRange,
-    /// Give the disk space of [`Request::length`] bytes from [`Request::position`] on back, as `fallocate(2)` with
-    /// `FALLOC_FL_PUNCH_HOLE`.
-    PunchHole,
-    /// Take note of [`Request::advice`] for a range, as `posix_fadvise(2)`.
-    Advise,
-    /// Tell what is known of the file, by [`Request::answer_metadata`].
-    Metadata,
-    /// Open a file; served by the thread pool only.
-    Open,
-}
-
-impl OpKind {
-    /// Every kind, in the order of declaration.
-    pub const ALL: [OpKind; 13] = [
-        Self::Read,
-        Self::Write,
-        Self::SyncAll,
-        Self::SyncData,
-        Self::SetLen,
-        Self::Allocate,
-        Self::Len,
-        Self::Close,
-        Self::SyncRange,
-        Self::PunchHole,
-        Self::Advise,
-        Self::Metadata,
-        Self::Open,
-    ];
-
-    /// Whether the kind moves bytes between memory and file.
-    pub const fn is_transfer(self) -> bool {
-        matches!(self, Self::Read | Self::Write)
-    }
-}
-
-/// What a request runs against: a descriptor of the operating system, or a number that only its backend knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum RawHandle {
-    /// A file descriptor. The request keeps it open.
-    Descriptor(std::os::fd::RawFd),
-    /// A file that no kernel knows, as returned by [`Backend::open`](crate::backend::Backend::open).
-    Virtual(u64),
-}
-
-/// Names a request for as long as it is in flight: slot index and generation.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct RequestId(u64);
-
-impl RequestId {
-    pub(crate) fn new(index: u32, generation: u32) -> Self {
-        Self(u64::from(generation) << 32 | u64::from(index))
-    }
-
-    /// The id as a number that can travel through a kernel. Never 0.
-    pub const fn to_u64(self) -> u64 {
-        self.0
-    }
-
-    /// An id as a kernel gave it back. Using it is what needs care: see
-    /// [`Completions::push`](crate::backend::Completions::push).
-    pub const fn from_u64(number: u64) -> Self {
-        Self(number)
-    }
-
-    pub(crate) fn index(self) -> u32 {
-        self.0 as u32
-    }
-
-    pub(crate) fn generation(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-}
-
-impl std::fmt::Debug for RequestId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "RequestId({}.{})", self.index(), self.generation())
-    }
-}
 
 /// [`Body::step`] for a backend that takes one range at a time.
 pub(crate) const ONE_RANGE: u16 = 1;
@@ -309,6 +209,50 @@ pub(crate) enum Anomaly {
 /// Dropping a request that has not started completes it with `ECANCELED`, and the buffer goes back to the caller.
 /// Dropping one that has started **aborts the process** with a message: the kernel may still hold its memory, and no
 /// other way to go on is sound.
+///
+/// # Examples
+/// What of an operation arrives at a backend:
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use polyaio::backend::{Backend, Batch, Capabilities, Refusal};
+/// # use polyaio::{Engine, Errno, OpKind, OpenOptions, Policy, Reason};
+/// # struct Submits(fn(&mut Batch<'_>));
+/// # impl Backend for Submits {
+/// #     fn name(&self) -> &'static str { "submits" }
+/// #     fn capabilities(&self) -> Capabilities {
+/// #         let mut can = Capabilities::new(64);
+/// #         (can.durable, can.priorities) = (true, true);
+/// #         can
+/// #     }
+/// #     fn submit(&self, batch: &mut Batch<'_>) { (self.0)(batch) }
+/// #     fn shutdown(&self) {}
+/// # }
+/// use polyaio::{Durability, Priority, RawHandle};
+/// fn submit(batch: &mut Batch<'_>) {
+///     while let Some(mut request) = batch.take() {
+///         assert_eq!((request.kind(), request.position(), request.length()), (OpKind::Write, Some(4096), 5));
+///         assert_eq!((request.durability(), request.priority()), (Durability::Data, Some(Priority::Idle)));
+///         assert!(!request.nowait() && !request.appends() && !request.is_stream());
+///         assert!(matches!(request.handle(), RawHandle::Descriptor(fd) if request.descriptor() == Some(fd)));
+///         assert_eq!((request.segments(), request.advice()), (1, None));
+///         assert_ne!(request.id().to_u64(), 0);
+///         // Whoever does not start it may drop it: the caller gets `ECANCELED`.
+///         if request.is_abandoned() { continue }
+///         // The rules of direct I/O that a file may emulate.
+///         if let Err(errno) = request.check() { return request.complete(Err(errno)) }
+///         // SAFETY: the memory of a write is only read, here not even that, and not after the next line.
+///         unsafe { request.start() };
+///         request.complete(Ok(5));
+///     }
+/// }
+/// # let dir = tempfile::tempdir()?;
+/// # let policy = Policy::Prefer(vec!["submits".into()]);
+/// # let engine = Engine::builder().backend(std::sync::Arc::new(Submits(submit))).policy(policy).build()?;
+/// # let file = OpenOptions::new().write(true).create(true).open(&engine, dir.path().join("data"))?;
+/// let (written, trace) = file.write_at("hello", 4096).dsync().priority(Priority::Idle).traced().wait();
+/// assert_eq!((written.0?, trace.served_by), (5, "submits"));
+/// # Ok(()) }
+/// ```
 pub struct Request {
     slot: NonNull<Slot>,
 }
@@ -448,6 +392,38 @@ impl Request {
     }
 
     /// Answers [`OpKind::Metadata`], before the request is completed with 0. Only the first answer counts.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use polyaio::backend::{Backend, Batch, Capabilities, Refusal};
+    /// # use polyaio::{Engine, Errno, OpKind, OpenOptions, Policy, Reason};
+    /// # struct Submits(fn(&mut Batch<'_>));
+    /// # impl Backend for Submits {
+    /// #     fn name(&self) -> &'static str { "submits" }
+    /// #     fn capabilities(&self) -> Capabilities { Capabilities::new(64) }
+    /// #     fn submit(&self, batch: &mut Batch<'_>) { (self.0)(batch) }
+    /// #     fn shutdown(&self) {}
+    /// # }
+    /// # use polyaio::Metadata;
+    /// fn submit(batch: &mut Batch<'_>) {
+    ///     while let Some(request) = batch.take() {
+    ///         match request.kind() {
+    ///             OpKind::Metadata => {
+    ///                 request.answer_metadata(Metadata::of_length(1000));
+    ///                 request.complete(Ok(0));
+    ///             }
+    ///             _ => batch.put_back(request, Refusal::Unsupported(Errno(libc::EOPNOTSUPP))),
+    ///         }
+    ///     }
+    /// }
+    /// # let dir = tempfile::tempdir()?;
+    /// # let policy = Policy::Prefer(vec!["submits".into()]);
+    /// # let engine = Engine::builder().backend(std::sync::Arc::new(Submits(submit))).policy(policy).build()?;
+    /// # let file = OpenOptions::new().write(true).create(true).open(&engine, dir.path().join("data"))?;
+    /// assert_eq!(file.metadata().wait()?.len, 1000);
+    /// # Ok(()) }
+    /// ```
     pub fn answer_metadata(&self, metadata: Metadata) {
         if let Extra::Metadata(answer) = &self.body().extra {
             let _ = answer.set(metadata);
@@ -498,6 +474,41 @@ impl Request {
     /// The memory is used only for what [`kind`](Self::kind) says (written by a `Read`, read by a `Write`), and by nobody
     /// after the request was completed or retracted. A `Read` that is completed with `Ok(n)` has had its first `n` bytes
     /// written: the caller takes them for initialised. The slice itself stays valid, at the same place, just as long.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use polyaio::backend::{Backend, Batch, Capabilities, Refusal};
+    /// # use polyaio::{Engine, Errno, OpKind, OpenOptions, Policy, Reason};
+    /// # struct Submits(fn(&mut Batch<'_>));
+    /// # impl Backend for Submits {
+    /// #     fn name(&self) -> &'static str { "submits" }
+    /// #     fn capabilities(&self) -> Capabilities { Capabilities::new(64) }
+    /// #     fn submit(&self, batch: &mut Batch<'_>) { (self.0)(batch) }
+    /// #     fn shutdown(&self) {}
+    /// # }
+    /// # use polyaio::RawHandle;
+    /// fn submit(batch: &mut Batch<'_>) {
+    ///     while let Some(mut request) = batch.take() {
+    ///         let RawHandle::Descriptor(fd) = request.handle() else { unreachable!("no files of its own") };
+    ///         let position = request.position().unwrap_or(0) as libc::off_t;
+    ///         // SAFETY: written by the kernel during the call, and by nobody later.
+    ///         let ranges = unsafe { request.start() };
+    ///         // SAFETY: `IoVec` is laid out as `iovec`; the request keeps the memory and the descriptor.
+    ///         let n = unsafe { libc::preadv(fd, ranges.as_ptr().cast(), ranges.len() as i32, position) };
+    ///         request.complete(u64::try_from(n).map_err(|_| Errno::last()));
+    ///     }
+    /// }
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("data");
+    /// # std::fs::write(&path, "hello, world")?;
+    /// # let policy = Policy::Require("submits".into());
+    /// # let engine = Engine::builder().backend(std::sync::Arc::new(Submits(submit))).policy(policy).build()?;
+    /// # let file = OpenOptions::new().read(true).open(&engine, &path)?;
+    /// let (read, trace) = file.read_vectored_at([vec![0; 5], vec![0; 7]], 0).traced().wait();
+    /// assert_eq!((read.0?, &read.1, trace.served_by), (12, &[b"hello".to_vec(), b", world".to_vec()], "submits"));
+    /// # Ok(()) }
+    /// ```
     pub unsafe fn start(&mut self) -> &[IoVec] {
         self.body_mut().started = true;
         self.iovecs()
@@ -507,6 +518,38 @@ impl Request {
     ///
     /// # Safety
     /// Nobody holds pointers from [`start`](Self::start) any more.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use polyaio::backend::{Backend, Batch, Capabilities, Refusal};
+    /// # use polyaio::{Engine, Errno, OpKind, OpenOptions, Policy, Reason};
+    /// # struct Submits(fn(&mut Batch<'_>));
+    /// # impl Backend for Submits {
+    /// #     fn name(&self) -> &'static str { "submits" }
+    /// #     fn capabilities(&self) -> Capabilities { Capabilities::new(64) }
+    /// #     fn submit(&self, batch: &mut Batch<'_>) { (self.0)(batch) }
+    /// #     fn shutdown(&self) {}
+    /// # }
+    /// fn submit(batch: &mut Batch<'_>) {
+    ///     while let Some(mut request) = batch.take() {
+    ///         // SAFETY: nothing is written or read.
+    ///         let ranges = unsafe { request.start() }.len();
+    ///         println!("{ranges} ranges: a system call that fails with ENOSYS");
+    ///         // SAFETY: it has refused the request: nobody holds its pointers.
+    ///         unsafe { request.retract() };
+    ///         // Without that, giving it back would abort the process.
+    ///         batch.put_back(request, Refusal::Unsupported(Errno(libc::ENOSYS)));
+    ///     }
+    /// }
+    /// # let dir = tempfile::tempdir()?;
+    /// # let builder = Engine::builder().backend(std::sync::Arc::new(Submits(submit))).strict(false);
+    /// # let engine = builder.policy(Policy::Prefer(vec!["submits".into()])).build()?;
+    /// # let file = OpenOptions::new().write(true).create(true).open(&engine, dir.path().join("data"))?;
+    /// file.write_all_at("hello", 0).wait().0?; // by somebody else
+    /// # assert_ne!(engine.stats().fallback(Reason::Unsupported), 0);
+    /// # Ok(()) }
+    /// ```
     pub unsafe fn retract(&mut self) {
         self.body_mut().started = false;
     }
@@ -515,6 +558,16 @@ impl Request {
     /// [`Completions::push`](crate::backend::Completions::push) or [`Batch::reclaim`](crate::backend::Batch::reclaim).
     ///
     /// Call it *before* the system call: the completion may be there before the call returns.
+    ///
+    /// # Examples
+    /// Before the call, in a `submit`; [`RequestId`] shows the whole way there and back.
+    /// ```
+    /// use polyaio::{Request, RequestId};
+    /// fn send(request: Request, queue: &mut Vec<RequestId>) {
+    ///     // From here on the request is the queue's: whoever takes the id from it completes it.
+    ///     queue.push(request.park());
+    /// }
+    /// ```
     pub fn park(self) -> RequestId {
         let id = self.id();
         self.slot().completion.park();

@@ -166,7 +166,8 @@ pub struct NotificationStats {
 }
 
 impl Stats {
-    /// Requests completed per backend (`stream-workers` among them), and `inline` for those that completed in the caller; only what is not 0.
+    /// Requests completed per backend (`stream-workers` among them), and `inline` for those that completed in the
+    /// caller; only what is not 0.
     ///
     /// # Examples
     /// ```
@@ -349,8 +350,8 @@ impl Histogram {
         self.most
     }
 
-    /// A value that at least the share `q` (0 to 1) of all values does not exceed: less than twice the smallest such value, and
-    /// at most [`max`](Self::max). `None` where nothing was counted.
+    /// A value that at least the share `q` (0 to 1, else the nearer of the two) of all values does not exceed: less
+    /// than twice the smallest such value, and at most [`max`](Self::max). `None` where nothing was counted.
     ///
     /// # Examples
     /// ```

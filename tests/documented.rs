@@ -1,6 +1,8 @@
 //! The tables of `docs/fallback.md` and `docs/platforms.md` name what the code has, and nothing else; `docs/testing.md` and
 //! `docs/semantics.md` name tests that there are and that run; what the documents show as code is compiled or run.
 
+#[path = "documented/items.rs"]
+mod items;
 mod support;
 
 use std::path::Path;
@@ -256,28 +258,6 @@ fn the_commands_of_the_documents_run() {
         }
     }
     assert!(count > 5, "{count} commands: they were not found");
-}
-
-/// What can be done with a file is shown for each of its methods.
-#[test]
-fn every_method_of_files_has_an_example() {
-    let mut count = 0;
-    for path in ["src/file.rs", "src/file/position.rs", "src/file/vectored.rs"] {
-        let source = text(path).expect("a source");
-        let mut example = false;
-        for line in source.lines().map(str::trim_start) {
-            match line.strip_prefix("pub fn ") {
-                Some(method) => {
-                    assert!(example, "{path}: no example of {method}");
-                    count += 1;
-                }
-                None if line.starts_with("/// ```") => example = true,
-                None if line.starts_with("///") || line.starts_with("//") || line.starts_with("#[") => {}
-                None => example = false,
-            }
-        }
-    }
-    assert!(count > 30, "{count} methods: they were not found");
 }
 
 /// All files of Rust below a folder.

@@ -131,8 +131,8 @@ impl PosixAio {
     /// Room for `queue_depth` requests, spread over up to 16 descriptors per file. Starts nothing yet.
     ///
     /// # Errors
-    /// `ENOSYS`: no POSIX AIO here that could be served. `ECHILD`: a child of `fork(2)` whose parent has used it. `EINVAL`:
-    /// a depth of 0. The reason says what to do.
+    /// `ENOSYS`: no POSIX AIO here that could be served. `ECHILD`: a child of `fork(2)` whose parent has used it. `EAGAIN`: the
+    /// C library takes one request at a time. `EINVAL`: a depth of 0. The reason says what to do.
     ///
     /// # Examples
     /// ```
@@ -148,7 +148,7 @@ impl PosixAio {
     /// As [`start`](Self::start), with everything said.
     ///
     /// # Errors
-    /// As [`start`](Self::start).
+    /// As [`start`](Self::start); `EINVAL` for a spread of 0, too.
     ///
     /// # Examples
     /// ```
@@ -158,7 +158,7 @@ impl PosixAio {
     /// if let Err(refused) = PosixAio::with_options(Options { queue_depth: 32, spread: 4 }) {
     ///     println!("{refused}");
     /// }
-    /// assert!(PosixAio::with_options(Options { queue_depth: 32, spread: 17 }).is_err());
+    /// assert!(PosixAio::with_options(Options { queue_depth: 32, spread: 0 }).is_err());
     /// # Ok(()) }
     /// ```
     pub fn with_options(options: Options) -> Result<Self, NotStarted> {

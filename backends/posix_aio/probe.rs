@@ -20,8 +20,8 @@ use crate::completion::Errno;
 pub struct Options {
     /// Requests held at the most, with the C library and waiting for it; at least 1.
     pub queue_depth: usize,
-    /// Descriptors that one file's requests are spread over, its own and duplicates of it: 1 to 16. The C library serves
-    /// one request at a time of each.
+    /// Descriptors that one file's requests are spread over, its own and duplicates of it: at least 1. The C library serves one
+    /// request at a time of each. More than 16, or than it can wait for at once, mean as many as that.
     pub spread: usize,
 }
 

@@ -75,7 +75,7 @@ pub enum DamageKind {
 
 /// Damage by the test's own hand, and what there is of it.
 impl SimulatedDisk {
-    /// Flips a bit (0 to 7) of a stored byte, as [bit rot](Fault::bit_rot) does. `false`: there is no such byte.
+    /// Flips a bit (0 to 7) of a stored byte, as [bit rot](super::Fault::bit_rot) does. `false`: there is no such byte.
     ///
     /// # Examples
     /// ```
@@ -95,7 +95,7 @@ impl SimulatedDisk {
         })
     }
 
-    /// Makes the sectors that a range touches unreadable, as [latent errors](Fault::latent_error) do. `false`: the range is
+    /// Makes the sectors that a range touches unreadable, as [latent errors](super::Fault::latent_error) do. `false`: the range is
     /// not in the file.
     ///
     /// # Examples
@@ -154,7 +154,7 @@ impl SimulatedDisk {
         self.state().damage()
     }
 
-    /// All damage that was ever done, as far as the [trace](SimulatedDiskBuilder::trace_limit) reaches back.
+    /// All damage that was ever done, as far as the [trace](super::SimulatedDiskBuilder::trace_limit) reaches back.
     ///
     /// # Examples
     /// ```

@@ -110,7 +110,7 @@ impl AsyncFile {
         self
     }
 
-    /// Bytes of a block, rounded up to what direct I/O asks of the file. The default is 64 KiB.
+    /// Bytes of a block, at least 1, rounded up to what direct I/O asks of the file. The default is 64 KiB.
     ///
     /// # Examples
     /// ```
@@ -222,6 +222,7 @@ impl File {
     /// # #[cfg(not(feature = "futures-io"))]
     /// # fn main() {}
     /// ```
+    #[cfg_attr(docsrs, doc(cfg(any(feature = "futures-io", feature = "tokio-io"))))]
     pub fn into_async(self) -> AsyncFile {
         AsyncFile {
             cursor: Some(Cursor::new(self)),

@@ -77,7 +77,7 @@ impl BlockingFile {
         self
     }
 
-    /// Bytes of a block, rounded up to what direct I/O asks of the file. The default is 64 KiB.
+    /// Bytes of a block, at least 1, rounded up to what direct I/O asks of the file. The default is 64 KiB.
     ///
     /// # Examples
     /// ```

@@ -205,7 +205,7 @@ impl futures_core::Stream for Blocks {
 
 impl File {
     /// The file's bytes from its start on, as a sequence of buffers of `block_size` bytes (rounded up to what direct I/O asks
-    /// of the file) with `depth` reads in flight.
+    /// of the file) with `depth` reads in flight. 0 means 1, of either.
     ///
     /// # Panics
     /// Panics if `depth + 1` blocks are more than can be allocated.

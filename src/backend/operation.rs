@@ -7,17 +7,71 @@
 #![allow(unsafe_code)]
 
 use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
 
+use super::room::{Filled, Room};
 use super::sync_backend::errno;
 use crate::completion::{Errno, Outcome};
 use crate::how::{Durability, Priority};
-use crate::memory::IoVec;
 use crate::metadata::{Advice, Metadata};
 use crate::request::{Anomaly, OpKind, RawHandle, Request};
 
 /// One operation, for as long as it is being executed.
+///
+/// # Examples
+/// All that is asked of a backend, and answered:
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::{io, path::Path, sync::Arc};
+/// use polyaio::backend::{Capabilities, Handle, Operation, SyncBackend, VirtualFile};
+/// use polyaio::{Durability, Engine, Metadata, OpKind, OpenOptions, Priority};
+///
+/// struct Printer;
+///
+/// impl SyncBackend for Printer {
+///     fn execute(&self, operation: &mut Operation<'_>) -> io::Result<u64> {
+///         if let Handle::Descriptor(_) = operation.handle() {
+///             return operation.system_call(); // somebody else's file: as the thread pool would
+///         }
+///         let (from, length) = (operation.position().unwrap_or(0), operation.length());
+///         match operation.kind() {
+///             OpKind::Read if operation.nowait() => Err(io::ErrorKind::WouldBlock.into()),
+///             OpKind::Read => Ok(operation.room().fill(b'.', 3) as u64),
+///             OpKind::Write => {
+///                 assert_eq!(operation.data().iter().map(|part| part.len() as u64).sum::<u64>(), length);
+///                 assert_eq!((operation.durability(), operation.appends()), (Durability::Data, false));
+///                 assert_eq!(operation.priority(), Some(Priority::Idle));
+///                 Ok(length)
+///             }
+///             OpKind::Advise => Ok(println!("{:?} from {from} on", operation.advice())).map(|()| 0),
+///             OpKind::Metadata => {
+///                 operation.answer_metadata(Metadata::of_length(3));
+///                 Ok(0)
+///             }
+///             _ => Err(io::ErrorKind::Unsupported.into()),
+///         }
+///     }
+///
+///     fn name(&self) -> &'static str { "printer" }
+///
+///     fn capabilities(&self) -> Capabilities {
+///         let mut can = Capabilities::new(16);
+///         (can.nowait, can.durable, can.priorities) = (true, true, true);
+///         can
+///     }
+///
+///     fn open(&self, path: &Path, _options: &OpenOptions) -> Option<io::Result<VirtualFile>> {
+///         path.starts_with("printer:").then_some(Ok(VirtualFile { number: 1, alignment: 1 }))
+///     }
+/// }
+///
+/// let engine = Engine::builder().sync_backend(Arc::new(Printer)).build()?;
+/// let file = OpenOptions::new().read(true).write(true).open(&engine, "printer:")?;
+/// assert_eq!(file.write_at("abc", 7).dsync().priority(Priority::Idle).wait().0?, 3);
+/// assert_eq!(file.read_at(vec![0; 10], 0).wait().1[..3], *b"...");
+/// assert_eq!(file.metadata().wait()?.len, 3);
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Operation<'a> {
     request: &'a mut Request,
@@ -26,6 +80,21 @@ pub struct Operation<'a> {
 }
 
 /// What an operation runs against.
+///
+/// # Examples
+/// ```
+/// use std::{fs::File, io, os::fd::AsFd};
+/// use polyaio::backend::Handle;
+/// fn length(handle: Handle<'_>) -> io::Result<u64> {
+///     match handle {
+///         Handle::Descriptor(fd) => Ok(File::from(fd.try_clone_to_owned()?).metadata()?.len()),
+///         Handle::Virtual(number) => Ok(number * 4096),
+///         _ => Err(io::ErrorKind::Unsupported.into()),
+///     }
+/// }
+/// assert_eq!(length(Handle::Virtual(2)).ok(), Some(8192));
+/// assert!(length(Handle::Descriptor(io::stdin().as_fd())).is_ok());
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Handle<'a> {
@@ -33,18 +102,6 @@ pub enum Handle<'a> {
     Descriptor(BorrowedFd<'a>),
     /// A file of the backend's own, by the number that [`SyncBackend::open`](super::SyncBackend::open) gave it.
     Virtual(u64),
-}
-
-/// How far the memory of a read is filled.
-#[derive(Clone, Copy, Debug, Default)]
-struct Filled {
-    /// In all.
-    bytes: usize,
-    /// The range that is filled next, and how many bytes of it are filled.
-    range: usize,
-    within: usize,
-    /// So many bytes of that range, after those, are initialised.
-    initialised: usize,
 }
 
 impl<'a> Operation<'a> {
@@ -162,149 +219,12 @@ impl<'a> Operation<'a> {
     }
 }
 
-/// The memory of a read: filled from its beginning, in any number of steps.
-#[derive(Debug)]
-pub struct Room<'a> {
-    ranges: &'a [IoVec],
-    filled: &'a mut Filled,
-}
-
-impl Room<'_> {
-    /// Bytes that were put into it.
-    pub fn filled(&self) -> usize {
-        self.filled.bytes
-    }
-
-    /// Bytes that there is still room for.
-    pub fn left(&self) -> usize {
-        let after: usize = self.ranges[self.filled.range..].iter().map(|range| range.len).sum();
-        after - self.filled.within
-    }
-
-    /// Copies as many of the bytes as there is room for; returns how many.
-    pub fn append(&mut self, bytes: &[u8]) -> usize {
-        // SAFETY: the same bytes, of which nobody has to know that they are initialised.
-        let bytes: &[MaybeUninit<u8>] = unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) };
-        self.put(bytes.len(), |place, at| place.copy_from_slice(&bytes[at..][..place.len()]))
-    }
-
-    /// Puts `byte` in, `count` times or as often as there is room for; returns how often.
-    pub fn fill(&mut self, byte: u8, count: usize) -> usize {
-        self.put(count, |place, _| place.fill(MaybeUninit::new(byte)))
-    }
-
-    /// What comes next, as bytes: all that is left of the present range of memory, empty when there is no room. What was
-    /// never written is zeroed first, which costs some tens of nanoseconds for 4 KiB. [`advance`](Self::advance) tells how
-    /// much of it was used.
-    pub fn spare(&mut self) -> &mut [u8] {
-        let known = self.filled.initialised;
-        // SAFETY: bytes are initialised here, and none the other way round.
-        let spare = unsafe { self.spare_uninit() };
-        let (base, len) = (spare.as_mut_ptr().cast::<u8>(), spare.len());
-        spare[known..].fill(MaybeUninit::new(0));
-        self.filled.initialised = len;
-        // SAFETY: all of it is initialised, the memory is the read's until it is complete, and we are borrowed mutably.
-        unsafe { std::slice::from_raw_parts_mut(base, len) }
-    }
-
-    /// Notes that the first `count` bytes of [`spare`](Self::spare) are part of the result.
-    ///
-    /// # Panics
-    /// Panics if `count` is larger than what `spare` has last returned.
-    pub fn advance(&mut self, count: usize) {
-        assert!(count <= self.filled.initialised, "{count} bytes of {}", self.filled.initialised);
-        // SAFETY: so many are initialised.
-        unsafe { self.step_over(count) }
-    }
-
-    /// Reads from `reader`, once, into the present range of memory; returns how many bytes came. 0 also where there is no room.
-    ///
-    /// # Errors
-    /// The reader's.
-    pub fn read_from(&mut self, reader: &mut (impl io::Read + ?Sized)) -> io::Result<usize> {
-        let spare = self.spare();
-        if spare.is_empty() {
-            return Ok(0);
-        }
-        let count = reader.read(spare)?;
-        self.advance(count);
-        Ok(count)
-    }
-
-    /// What was filled, in order, to be changed in place: decoded, say.
-    pub fn filled_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
-        let Filled { range, within, .. } = *self.filled;
-        let length =
-            move |(index, whole): (usize, &IoVec)| (whole.base, if index < range { whole.len } else { within });
-        let parts = self.ranges.iter().enumerate().take(range + 1).map(length).filter(|(_, len)| *len > 0);
-        // SAFETY: these bytes were filled, which initialises them; the ranges overlap nowhere (`IoVecBufMut`), and we are
-        // borrowed mutably as long as the slices live.
-        parts.map(|(base, len)| unsafe { std::slice::from_raw_parts_mut(base, len) })
-    }
-
-    /// As [`spare`](Self::spare), for system calls that are told where to write: nothing is zeroed.
-    ///
-    /// # Safety
-    /// Bytes are written to it, and nothing else: what is initialised stays so.
-    pub unsafe fn spare_uninit(&mut self) -> &mut [MaybeUninit<u8>] {
-        let Some(range) = self.ranges.get(self.filled.range) else { return &mut [] };
-        let within = self.filled.within;
-        // SAFETY: `within` is less than the length of the range, which may be written until the read is complete.
-        unsafe { std::slice::from_raw_parts_mut(range.base.add(within).cast(), range.len - within) }
-    }
-
-    /// Notes that `count` more bytes are filled.
-    ///
-    /// # Safety
-    /// They were written, in order: the first `count` bytes of [`spare_uninit`](Self::spare_uninit).
-    ///
-    /// # Panics
-    /// Panics if there is no room for so many.
-    pub unsafe fn assume_filled(&mut self, count: usize) {
-        // SAFETY: forwarded to the caller.
-        unsafe { self.step_over(count) }
-    }
-
-    /// Fills up to `count` bytes, range by range; `write` initialises all that it is given, and is told how many bytes
-    /// were filled before.
-    fn put(&mut self, count: usize, mut write: impl FnMut(&mut [MaybeUninit<u8>], usize)) -> usize {
-        let mut done = 0;
-        while done < count {
-            // SAFETY: `write` initialises.
-            let spare = unsafe { self.spare_uninit() };
-            let step = spare.len().min(count - done);
-            if step == 0 {
-                break;
-            }
-            write(&mut spare[..step], done);
-            // SAFETY: written just now.
-            unsafe { self.step_over(step) };
-            done += step;
-        }
-        done
-    }
-
-    /// # Safety
-    /// The next `count` bytes, through all ranges, were written.
-    unsafe fn step_over(&mut self, count: usize) {
-        let mut left = count;
-        while left > 0 {
-            let range = self.ranges.get(self.filled.range).expect("no more bytes than there is room for");
-            let step = left.min(range.len - self.filled.within);
-            self.filled.within += step;
-            self.filled.initialised = self.filled.initialised.saturating_sub(step);
-            self.filled.bytes += step;
-            left -= step;
-            if self.filled.within == range.len {
-                (self.filled.range, self.filled.within, self.filled.initialised) = (self.filled.range + 1, 0, 0);
-            }
-        }
-    }
-}
-
 #[cfg(all(test, not(polyaio_loom)))]
 mod tests {
+    use std::mem::MaybeUninit;
+
     use super::*;
+    use crate::memory::IoVec;
     use crate::testing::Bench;
 
     /// A read of 24 bytes into ranges of 4, 8 and 12 bytes, of which those that come later lie first in the buffer.

@@ -89,6 +89,40 @@ pub trait SyncBackend: Send + Sync {
     ///
     /// Called on a thread of the backend for [`File::close`](crate::File::close), which then returns its error; otherwise by
     /// whoever lets go of the file last, on any thread, perhaps after the engine's end, and the error is lost.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::{io, path::Path, sync::{Arc, Mutex}};
+    /// # use polyaio::backend::{Capabilities, OpSet, Operation, Serves, SyncBackend, VirtualFile};
+    /// # use polyaio::{Engine, OpenOptions};
+    /// #[derive(Default)]
+    /// struct Counted(Mutex<i64>);
+    ///
+    /// impl SyncBackend for Counted {
+    ///     fn open(&self, _path: &Path, _options: &OpenOptions) -> Option<io::Result<VirtualFile>> {
+    ///         *self.0.lock().unwrap() += 1;
+    ///         Some(Ok(VirtualFile { number: 7, alignment: 1 }))
+    ///     }
+    ///
+    ///     fn close(&self, number: u64) -> io::Result<()> {
+    ///         *self.0.lock().unwrap() -= 1;
+    ///         if number == 7 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    ///     }
+    ///     // ...
+    /// #   fn name(&self) -> &'static str { "counted" }
+    /// #   fn capabilities(&self) -> Capabilities { Capabilities::new(1) }
+    /// #   fn execute(&self, _: &mut Operation<'_>) -> io::Result<u64> { Err(io::ErrorKind::Unsupported.into()) }
+    /// }
+    ///
+    /// let files = Arc::new(Counted::default());
+    /// let engine = Engine::builder().sync_backend(files.clone()).build()?;
+    /// let file = OpenOptions::new().read(true).open(&engine, "any")?;
+    /// assert_eq!(file.close().wait().unwrap_err().raw_os_error(), Some(libc::ENOSPC), "as of a delayed write");
+    /// drop(OpenOptions::new().read(true).open(&engine, "any")?); // nobody hears of the error
+    /// assert_eq!(*files.0.lock().unwrap(), 0);
+    /// # Ok(()) }
+    /// ```
     fn close(&self, number: u64) -> io::Result<()> {
         let _ = number;
         Ok(())

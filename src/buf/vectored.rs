@@ -59,6 +59,19 @@ pub unsafe trait IoVecBufMut: IoVecBuf {
     ///
     /// # Safety
     /// They are, and `count` is at most the sum of the ranges of [`ranges_mut`](Self::ranges_mut).
+    ///
+    /// # Examples
+    /// ```
+    /// use polyaio::IoVecBufMut;
+    /// let mut parts = [Vec::with_capacity(2), Vec::with_capacity(4)];
+    /// for range in parts.ranges_mut() {
+    ///     // SAFETY: the range may be written.
+    ///     unsafe { range.base.write_bytes(b'x', range.len) };
+    /// }
+    /// // SAFETY: all of them were written.
+    /// unsafe { parts.set_init(3) };
+    /// assert_eq!(parts, [b"xx".to_vec(), b"x".to_vec()]);
+    /// ```
     unsafe fn set_init(&mut self, count: usize);
 }
 

@@ -85,7 +85,7 @@ impl EngineBuilder {
         }
     }
 
-    /// Which backends to use. Overrides `POLYAIO_BACKEND`.
+    /// Which backends to use. Overrides `POLYAIO_BACKEND`. Whether there are such backends is seen by [`build`](Self::build).
     ///
     /// # Examples
     /// ```
@@ -128,7 +128,7 @@ impl EngineBuilder {
         self
     }
 
-    /// Requests that each backend holds at the most; more wait in order. The default is 256.
+    /// Requests that each backend holds at the most; more wait in order. At least 1; the default is 256.
     ///
     /// Kernel AIO takes so many events from `fs.aio-max-nr`.
     ///
@@ -168,8 +168,8 @@ impl EngineBuilder {
         self
     }
 
-    /// Worker threads at the most. They start as they are needed. The default is 32. [`Engine::set_threads`] changes it while
-    /// the engine runs, to this number at the most.
+    /// Worker threads at the most, at least 1. They start as they are needed. The default is 32.
+    /// [`Engine::set_threads`] changes it while the engine runs, to this number at the most.
     ///
     /// # Examples
     /// One thread serves any number of operations, one after the other:
@@ -192,7 +192,8 @@ impl EngineBuilder {
         self
     }
 
-    /// Operations that the engine holds at the most, in flight and waiting. The default is 65 536; at most two million.
+    /// Operations that the engine holds at the most, in flight and waiting. At least 1; the default is 65 536; more than two
+    /// million are as many as that.
     ///
     /// Further ones wait in line for a place, with their buffers. One that stands in the line and is not polled when its turn
     /// comes holds up those behind it.

@@ -65,6 +65,10 @@ impl File {
     /// # Errors
     /// As [`read_exact_at`](Self::read_exact_at).
     ///
+    /// # Cancel safety
+    /// A dropped one may have taken a part of the bytes from the stream, which is gone with the buffer: use
+    /// [`read`](Self::read) where that matters.
+    ///
     /// # Examples
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -85,6 +89,9 @@ impl File {
     ///
     /// # Errors
     /// As [`write_all_at`](Self::write_all_at).
+    ///
+    /// # Cancel safety
+    /// A dropped one may have written a part.
     ///
     /// # Examples
     /// ```

@@ -13,6 +13,8 @@ use crate::opening::Opening;
 use crate::request::{Extra, OpKind};
 
 /// Asks for what is known of the file.
+///
+/// Made by [`File::metadata`](crate::File::metadata); the example of [`ops`](crate::ops) has it.
 #[derive(Debug, Default)]
 pub struct Metadata {
     pub(crate) answer: Arc<OnceLock<metadata::Metadata>>,
@@ -37,6 +39,8 @@ impl Operation for Metadata {
 }
 
 /// Tells what the program is going to do.
+///
+/// Made by [`File::advise`](crate::File::advise); the example of [`ops`](crate::ops) has it.
 #[derive(Debug)]
 pub struct Advise {
     pub(crate) advice: Advice,
@@ -62,6 +66,9 @@ impl Operation for Advise {
 }
 
 /// Waits until something can be transferred.
+///
+/// Made by [`File::readable`](crate::File::readable) and [`File::writable`](crate::File::writable); the example of
+/// [`ops`](crate::ops) has it.
 #[derive(Debug)]
 pub struct Ready {
     /// `Read` or `Write`.
@@ -82,6 +89,8 @@ impl Operation for Ready {
 }
 
 /// Opens a file.
+///
+/// Made by [`OpenOptions::open_async`](crate::OpenOptions::open_async); the example of [`ops`](crate::ops) has it.
 #[derive(Debug)]
 pub struct Open {
     pub(crate) opening: Arc<Opening>,

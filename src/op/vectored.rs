@@ -10,6 +10,9 @@ use crate::memory::{IoVec, Ranges};
 use crate::request::OpKind;
 
 /// Reads into several buffers, one after the other, at most what fits.
+///
+/// Made by [`File::read_vectored_at`](crate::File::read_vectored_at) and
+/// [`File::read_vectored`](crate::File::read_vectored); the example of [`ops`](crate::ops) has it.
 #[derive(Debug)]
 pub struct ReadVectored<B> {
     pub(crate) buffers: B,
@@ -17,6 +20,9 @@ pub struct ReadVectored<B> {
 }
 
 /// Reads until several buffers are full.
+///
+/// Made by [`File::read_exact_vectored_at`](crate::File::read_exact_vectored_at) and
+/// [`File::read_exact_vectored`](crate::File::read_exact_vectored); the example of [`ops`](crate::ops) has it.
 #[derive(Debug)]
 pub struct ReadExactVectored<B> {
     pub(crate) buffers: B,
@@ -24,6 +30,9 @@ pub struct ReadExactVectored<B> {
 }
 
 /// Writes several buffers, one after the other, perhaps not all.
+///
+/// Made by [`File::write_vectored_at`](crate::File::write_vectored_at) and
+/// [`File::write_vectored`](crate::File::write_vectored); the example of [`ops`](crate::ops) has it.
 #[derive(Debug)]
 pub struct WriteVectored<B> {
     pub(crate) buffers: B,
@@ -31,6 +40,9 @@ pub struct WriteVectored<B> {
 }
 
 /// Writes all of several buffers.
+///
+/// Made by [`File::write_all_vectored_at`](crate::File::write_all_vectored_at) and
+/// [`File::write_all_vectored`](crate::File::write_all_vectored); the example of [`ops`](crate::ops) has it.
 #[derive(Debug)]
 pub struct WriteAllVectored<B> {
     pub(crate) buffers: B,
