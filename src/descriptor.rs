@@ -497,22 +497,23 @@ impl OpenFile {
 
     /// Queues a request whose turn has come, once no overlapping one is in its way.
     fn launch(&self, request: Request) {
-        if !self.may_overlap(&request) {
-            return self.core.enqueue(request);
-        }
-        self.admit(request, |request| self.core.enqueue(request));
+        self.launch_by(request, Core::enqueue);
     }
 
     /// The same for one that this thread has made just now.
     fn launch_near(&self, request: Request) {
+        self.launch_by(request, Core::enqueue_near);
+    }
+
+    fn launch_by(&self, request: Request, enqueue: fn(&Core, Request)) {
         if !self.may_overlap(&request) {
-            return self.core.enqueue_near(request);
+            return enqueue(&self.core, request);
         }
         let (id, mut held) = (request.id(), true);
         self.admit(request, |request| {
             if request.id() == id {
                 held = false;
-                self.core.enqueue_near(request);
+                enqueue(&self.core, request);
             } else {
                 self.core.enqueue(request);
             }

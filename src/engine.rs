@@ -305,7 +305,7 @@ impl Engine {
                 "threads is {threads}: it must be at least 1, and at most {most}, which the engine was built with"
             )));
         }
-        let backends = core.lanes.iter().filter_map(|lane| lane.backend.as_ref());
+        let backends = core.all_lanes().filter_map(|lane| lane.backend.as_ref());
         backends.for_each(|backend| backend.set_threads(threads));
         Ok(())
     }

@@ -325,7 +325,8 @@ impl Backend for KernelAio {
     /// A context of its own: the kernel locks a context for each submission, and wakes who sleeps on it with each completion.
     fn another(&self) -> Option<Arc<dyn Backend>> {
         let another = Self::with_options(self.options).ok()?;
-        Some(Arc::new(another))
+        // Where the quota is nearly spent, a part of the room of one that all share is better than little of one's own.
+        (another.in_flight.bound >= self.in_flight.bound).then(|| Arc::new(another) as Arc<dyn Backend>)
     }
 
     /// Takes no more requests, and frees the context, at the latest when who uses it this moment leaves. With requests in

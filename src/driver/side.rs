@@ -125,15 +125,17 @@ impl Sides {
 
     /// The number of this thread's seat, if it is for this backend; otherwise 0.
     pub(crate) fn place(&self, core: &Core, backend: u8) -> u8 {
-        let number = Driving::side(core);
+        let number = if self.crowded.load(Ordering::Relaxed) { Driving::side(core) } else { 0 };
         if number != 0 && self.get(number).is_some_and(|side| side.backend == backend) { number } else { 0 }
     }
 
     /// The lanes that this thread looks after, beyond those that all share: its own, and those that are shared.
     pub(crate) fn near(&self, core: &Core) -> impl Iterator<Item = &Lane> {
-        let mine = self.get(Driving::side(core)).map(std::ptr::from_ref);
-        let looked_after = move |side: &&Side| mine == Some(std::ptr::from_ref(*side)) || side.is_shared();
-        self.all().filter(looked_after).map(|side| &side.lane)
+        let crowded = self.crowded.load(Ordering::Relaxed);
+        let mine = if crowded { usize::from(Driving::side(core)) } else { 0 };
+        let looked_after = move |(at, side): &(usize, &Side)| at + 1 == mine || side.is_shared();
+        let seats = self.seats.iter().enumerate().filter_map(|(at, seat)| Some((at, seat.get()?)));
+        seats.take(if crowded { MOST } else { 0 }).filter(looked_after).map(|(_, side)| &side.lane)
     }
 
     /// Whether a thread that sleeps has to sleep in the driver's seat for something here to happen.
@@ -173,6 +175,7 @@ impl Sides {
             let side = seat.get().or_else(|| self.make(core, seat))?;
             side.owner.compare_exchange(0, me, Ordering::SeqCst, Ordering::SeqCst).ok()?;
             side.pulse.fetch_or(1, Ordering::SeqCst);
+            side.sharing.settle(|| side.lane.is_empty());
             Some((at as u8 + 1, true))
         })
     }
