@@ -226,9 +226,10 @@ impl EngineBuilder {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// use std::time::Duration;
     /// // On a slow machine 0.1 ms are soon over; and where the route is never to change, nothing is slow.
-    /// let patient = polyaio::Engine::builder().slow_submit(Duration::from_millis(2)).build()?;
-    /// let stubborn = polyaio::Engine::builder().slow_submit(Duration::MAX).build()?;
-    /// # drop((patient, stubborn));
+    /// for time in [Duration::from_millis(2), Duration::MAX] {
+    ///     let engine = polyaio::Engine::builder().slow_submit(time).build()?;
+    ///     assert!(engine.stats().backends.iter().all(|backend| backend.slow_submits == 0));
+    /// }
     /// # Ok(()) }
     /// ```
     pub fn slow_submit(mut self, time: Duration) -> Self {
