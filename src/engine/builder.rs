@@ -306,9 +306,9 @@ impl EngineBuilder {
     /// One that does not start is left out, with a reason in [`Engine::backends`]; only the thread pool has to.
     ///
     /// # Errors
-    /// [`Error::Options`] for a queue depth, capacity or number of threads of 0, and for a value in the environment that
-    /// makes no sense; [`Error::UnknownBackend`]; [`Error::BackendUnavailable`] when a required one did not start;
-    /// [`Error::System`] where there are no descriptors left.
+    /// [`Error::Options`] for a queue depth, capacity or number of threads of 0, for two backends of one name, and for a value
+    /// in the environment that makes no sense; [`Error::UnknownBackend`]; [`Error::BackendUnavailable`] when a required one
+    /// did not start, or the thread pool cannot have a single thread; [`Error::System`] where there are no descriptors left.
     ///
     /// # Examples
     /// ```
