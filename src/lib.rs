@@ -54,6 +54,17 @@
 //!
 //! What operations mean, how to choose, every fallback, containers, direct I/O: the documents in `docs/`.
 //!
+//! # Features
+//!
+//! | feature | default | makes available |
+//! |---|---|---|
+//! | `kernel-aio`, `posix-aio` | on | the backends of these names; `thread-pool` is always there |
+//! | `bytes` | off | `Bytes` and `BytesMut` as buffers |
+//! | `futures-io`, `tokio-io` | off | the traits of these crates for files: `File::into_async` |
+//! | `tokio` | off | completions are collected by the tokio runtime that is there, instead of a thread of the engine's |
+//! | `simulated` | off | a disk in memory for tests, with faults and power failures: `backends::simulated` |
+//! | `tracing` | off | events of starts, files, fallbacks and requests |
+//!
 //! # The flow of one request
 //!
 //! The modules are declared in the order in which a request passes them; `docs/life-of-a-request.md` walks through it.

@@ -260,6 +260,23 @@ fn the_commands_of_the_documents_run() {
     assert!(count > 5, "{count} commands: they were not found");
 }
 
+/// The README and the crate's front page say what each feature is for.
+#[test]
+fn every_feature_is_documented() {
+    let manifest = text("Cargo.toml").expect("the manifest");
+    let features = manifest.split("\n[features]\n").nth(1).and_then(|rest| rest.split("\n[").next()).expect("features");
+    let names = features.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name);
+    let names: Vec<_> = names.filter(|name| !name.starts_with('#') && *name != "default").collect();
+    assert!(names.len() > 5, "{names:?}: they were not found");
+    for page in ["README.md", "src/lib.rs"] {
+        let page_text = text(page).expect("it is there");
+        let section =
+            page_text.split("# Features\n").nth(1).and_then(|rest| rest.split("# ").next()).unwrap_or_default();
+        let missing: Vec<_> = names.iter().filter(|name| !section.contains(&format!("`{name}`"))).collect();
+        assert!(missing.is_empty(), "{page} does not say what these features are for: {missing:?}");
+    }
+}
+
 /// All files of Rust below a folder.
 fn sources(dir: &Path) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(dir).expect("a folder of sources").flatten().map(|entry| entry.path());

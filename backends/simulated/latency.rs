@@ -12,7 +12,8 @@ use super::rng::Rng;
 /// use std::time::Duration;
 /// // A disk that is usually quick, and every thousandth time busy with itself.
 /// let latency = Latency::spikes(Duration::from_micros(80), Duration::from_millis(200), 0.001);
-/// SimulatedDisk::builder().latency(latency);
+/// let disk = SimulatedDisk::builder().latency(latency).build().expect("nothing is wrong with it");
+/// assert_eq!(disk.now(), Duration::ZERO);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Latency(Shape);

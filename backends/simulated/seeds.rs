@@ -13,6 +13,7 @@ use crate::error::Error;
 /// use polyaio::backends::simulated::{ENV_SEED, SimulatedDisk};
 /// let disk = SimulatedDisk::builder().build()?;
 /// println!("{ENV_SEED}={} repeats it", disk.seed());
+/// # if let Ok(seed) = std::env::var(ENV_SEED) { assert_eq!(disk.seed().to_string(), seed) }
 /// # Ok(()) }
 /// ```
 pub const ENV_SEED: &str = "POLYAIO_SIMULATED_SEED";

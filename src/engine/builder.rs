@@ -226,9 +226,10 @@ impl EngineBuilder {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// use std::time::Duration;
     /// // On a slow machine 0.1 ms are soon over; and where the route is never to change, nothing is slow.
-    /// let patient = polyaio::Engine::builder().slow_submit(Duration::from_millis(2)).build()?;
-    /// let stubborn = polyaio::Engine::builder().slow_submit(Duration::MAX).build()?;
-    /// # drop((patient, stubborn));
+    /// for time in [Duration::from_millis(2), Duration::MAX] {
+    ///     let engine = polyaio::Engine::builder().slow_submit(time).build()?;
+    ///     assert!(engine.stats().backends.iter().all(|backend| backend.slow_submits == 0));
+    /// }
     /// # Ok(()) }
     /// ```
     pub fn slow_submit(mut self, time: Duration) -> Self {
@@ -305,9 +306,9 @@ impl EngineBuilder {
     /// One that does not start is left out, with a reason in [`Engine::backends`]; only the thread pool has to.
     ///
     /// # Errors
-    /// [`Error::Options`] for a queue depth, capacity or number of threads of 0, and for a value in the environment that
-    /// makes no sense; [`Error::UnknownBackend`]; [`Error::BackendUnavailable`] when a required one did not start;
-    /// [`Error::System`] where there are no descriptors left.
+    /// [`Error::Options`] for a queue depth, capacity or number of threads of 0, for two backends of one name, and for a value
+    /// in the environment that makes no sense; [`Error::UnknownBackend`]; [`Error::BackendUnavailable`] when a required one
+    /// did not start, or the thread pool cannot have a single thread; [`Error::System`] where there are no descriptors left.
     ///
     /// # Examples
     /// ```
