@@ -312,6 +312,9 @@ impl<R> Batch<R> {
 
     /// The next result with its operation's number; `None` when all were given out. Submits what was pushed.
     ///
+    /// # Cancel safety
+    /// A dropped one loses no result: what has completed is kept for the next call.
+    ///
     /// # Examples
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -358,6 +361,9 @@ impl<R> Batch<R> {
     }
 
     /// All results that were not given out, in the order in which their operations were pushed. Submits what was pushed.
+    ///
+    /// # Cancel safety
+    /// As [`next`](Self::next): the results that are there are kept.
     ///
     /// # Examples
     /// ```

@@ -465,6 +465,9 @@ impl File {
     /// # Errors
     /// `ESPIPE` a stream.
     ///
+    /// # Cancel safety
+    /// Nothing is lost when it is dropped; the kernel may have been told.
+    ///
     /// # Platform
     /// Linux; `EOPNOTSUPP` elsewhere.
     ///
@@ -486,6 +489,9 @@ impl File {
     ///
     /// # Errors
     /// Those of `statx(2)`; `EOPNOTSUPP` a backend's own file of which it tells nothing.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when it is dropped.
     ///
     /// # Platform
     /// `fstat(2)`, without the time of creation, where there is no `statx(2)`: other systems, Linux before 4.11.
@@ -510,6 +516,9 @@ impl File {
     ///
     /// # Errors
     /// Those of `fstat(2)`.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when it is dropped.
     ///
     /// # Examples
     /// ```

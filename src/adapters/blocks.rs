@@ -91,6 +91,12 @@ impl Blocks {
 
     /// The next block; `None` after the end, or after an error.
     ///
+    /// # Errors
+    /// As [`File::read_at`]; nothing more comes after one.
+    ///
+    /// # Cancel safety
+    /// A dropped one loses no block.
+    ///
     /// # Examples
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -144,6 +144,9 @@ impl File {
     /// # Errors
     /// As [`readable`](Self::readable); `EBADF` not open for writing.
     ///
+    /// # Cancel safety
+    /// As [`readable`](Self::readable).
+    ///
     /// # Examples
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -70,6 +70,9 @@ impl File {
     /// # Errors
     /// As [`read_exact_at`](Self::read_exact_at).
     ///
+    /// # Cancel safety
+    /// As [`read_at`](Self::read_at).
+    ///
     /// # Examples
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -91,6 +94,9 @@ impl File {
     ///
     /// # Errors
     /// As [`write_all_at`](Self::write_all_at).
+    ///
+    /// # Cancel safety
+    /// As [`write_at`](Self::write_at).
     ///
     /// # Examples
     /// ```
@@ -138,6 +144,9 @@ impl File {
     /// # Errors
     /// As [`write`](Self::write).
     ///
+    /// # Cancel safety
+    /// As [`write`](Self::write).
+    ///
     /// # Examples
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -154,6 +163,9 @@ impl File {
     /// Reads at the position until all of the buffers are full.
     ///
     /// # Errors
+    /// As [`read_exact`](Self::read_exact).
+    ///
+    /// # Cancel safety
     /// As [`read_exact`](Self::read_exact).
     ///
     /// # Examples
@@ -175,6 +187,9 @@ impl File {
     /// Writes all of the buffers at the position; nobody else's write of this file comes in between.
     ///
     /// # Errors
+    /// As [`write_all`](Self::write_all).
+    ///
+    /// # Cancel safety
     /// As [`write_all`](Self::write_all).
     ///
     /// # Examples
