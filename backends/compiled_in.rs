@@ -8,8 +8,8 @@
 /// is answered by [`Engine::backends`](crate::Engine::backends).
 ///
 /// # Platform
-/// Linux: `kernel-aio`, `posix-aio` (with glibc), `thread-pool`. FreeBSD, NetBSD, OpenBSD, macOS: `thread-pool`. Without
-/// a backend's feature it is not among them.
+/// Linux: `kernel-aio`, `posix-aio` (with glibc and musl), `thread-pool`. FreeBSD, NetBSD, macOS: `posix-aio`, `thread-pool`.
+/// OpenBSD: `thread-pool`. Without a backend's feature it is not among them.
 ///
 /// # Examples
 /// ```
@@ -18,7 +18,15 @@
 pub const COMPILED_IN: &[&str] = &[
     #[cfg(all(target_os = "linux", feature = "kernel-aio"))]
     super::kernel_aio::NAME,
-    #[cfg(all(target_os = "linux", target_env = "gnu", feature = "posix-aio"))]
+    #[cfg(all(
+        any(
+            all(target_os = "linux", any(target_env = "gnu", target_env = "musl")),
+            target_os = "freebsd",
+            target_os = "netbsd",
+            target_os = "macos"
+        ),
+        feature = "posix-aio"
+    ))]
     super::posix_aio::NAME,
     super::thread_pool::NAME,
 ];
@@ -26,10 +34,10 @@ pub const COMPILED_IN: &[&str] = &[
 /// What each platform is to have, where the features do not say otherwise.
 const PLATFORMS: &[(bool, &[&str])] = &[
     (cfg!(all(target_os = "linux", target_env = "gnu")), &["kernel-aio", "posix-aio", "thread-pool"]),
-    (cfg!(all(target_os = "linux", target_env = "musl")), &["kernel-aio", "thread-pool"]),
-    (cfg!(target_os = "freebsd"), &["thread-pool"]),
-    (cfg!(target_os = "netbsd"), &["thread-pool"]),
-    (cfg!(target_vendor = "apple"), &["thread-pool"]),
+    (cfg!(all(target_os = "linux", target_env = "musl")), &["kernel-aio", "posix-aio", "thread-pool"]),
+    (cfg!(target_os = "freebsd"), &["posix-aio", "thread-pool"]),
+    (cfg!(target_os = "netbsd"), &["posix-aio", "thread-pool"]),
+    (cfg!(target_os = "macos"), &["posix-aio", "thread-pool"]),
 ];
 
 const _: () = {

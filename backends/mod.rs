@@ -30,8 +30,30 @@ cfg_if::cfg_if! {
 }
 mod compiled_in;
 pub mod noop;
-#[cfg(all(target_os = "linux", feature = "posix-aio"))]
-pub mod posix_aio;
+cfg_if::cfg_if! {
+    if #[cfg(not(feature = "posix-aio"))] {
+        fn start_posix_aio(_queue_depth: usize, _idle: bool) -> Option<Registered> {
+            None
+        }
+    } else if #[cfg(any(target_os = "linux", target_os = "freebsd", target_os = "netbsd", target_os = "macos"))] {
+        pub mod posix_aio;
+
+        /// Not part of the automatic order: on Linux it is a thread pool too, the C library's, and elsewhere it was never
+        /// run.
+        fn start_posix_aio(queue_depth: usize, idle: bool) -> Option<Registered> {
+            Some(match (!idle).then(|| posix_aio::PosixAio::start(queue_depth)) {
+                Some(Ok(backend)) => started(backend, false),
+                Some(Err(refused)) => missing(posix_aio::NAME, refused.reason, false),
+                None => missing(posix_aio::NAME, NOTHING_TO_DO.to_owned(), false),
+            })
+        }
+    } else {
+        fn start_posix_aio(_queue_depth: usize, _idle: bool) -> Option<Registered> {
+            let reason = "POSIX AIO is not served on this system; use thread-pool or auto";
+            Some(missing("posix-aio", reason.to_owned(), false))
+        }
+    }
+}
 #[cfg(feature = "simulated")]
 pub mod simulated;
 pub mod thread_pool;
@@ -45,7 +67,6 @@ pub(crate) const LAST_RESORT: &str = thread_pool::NAME;
 pub(crate) const STREAM_WORKERS: &str = thread_pool::streams::NAME;
 
 /// Why a backend was not started.
-#[cfg(target_os = "linux")]
 #[cfg_attr(not(any(feature = "kernel-aio", feature = "posix-aio")), allow(dead_code))]
 const NOTHING_TO_DO: &str = "the policy requires a backend that has files of its own";
 
@@ -74,20 +95,7 @@ pub(crate) fn start(queue_depth: usize, threads: usize, capacity: usize, idle: b
         Some(Err(refused)) => missing(kernel_aio::NAME, refused.reason, true),
         None => missing(kernel_aio::NAME, NOTHING_TO_DO.to_owned(), true),
     });
-    #[cfg(all(target_os = "linux", feature = "posix-aio"))]
-    // Not part of the automatic order on Linux: there it is a thread pool too, the C library's.
-    all.push(match (!idle).then(|| posix_aio::PosixAio::start(queue_depth)) {
-        Some(Ok(backend)) => started(backend, false),
-        Some(Err(refused)) => missing(posix_aio::NAME, refused.reason, false),
-        None => missing(posix_aio::NAME, NOTHING_TO_DO.to_owned(), false),
-    });
-    #[cfg(all(not(target_os = "linux"), feature = "posix-aio"))]
-    all.push(missing(
-        "posix-aio",
-        "POSIX AIO is not served on this system yet; use thread-pool or auto".to_owned(),
-        false,
-    ));
-    let _ = (queue_depth, idle);
+    all.extend(start_posix_aio(queue_depth, idle));
     let options = thread_pool::Options { threads, queue_bound: capacity };
     let pool = thread_pool::ThreadPool::start(options)
         .map_err(|refused| Error::BackendUnavailable { name: LAST_RESORT, reason: refused.reason })?;

@@ -1,7 +1,7 @@
 //! What this backend calls: the C library's `aio_*` functions and `fcntl(F_DUPFD_CLOEXEC)`. Nothing here decides anything.
 //!
 //! The names are `libc`'s. Older C libraries have them in `librt` (glibc before 2.34), newer ones in the C library itself
-//! with an empty `librt` beside it: linking against both is right everywhere.
+//! with an empty `librt` beside it: linking against both is right everywhere on Linux. For the BSDs `libc` does it.
 //!
 //! # References
 //! `aio(7)`, `aio_read(3)`, `lio_listio(3)`, `aio_error(3)`, `aio_suspend(3)`, `aio_cancel(3)`, `aio_init(3)`, `fcntl(2)`;
@@ -13,7 +13,9 @@ use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::ptr;
+use std::sync::Arc;
 
+use super::suspend::called::{Ring, Told};
 use crate::completion::{Errno, Outcome};
 
 #[cfg_attr(target_os = "linux", link(name = "rt"))]
@@ -69,6 +71,60 @@ cfg_if::cfg_if! {
     }
 }
 
+cfg_if::cfg_if! {
+    if #[cfg(target_os = "linux")] {
+        /// `struct sigevent` of `<signal.h>` as it is read with `SIGEV_THREAD`, which the `libc` crate has not.
+        #[repr(C)]
+        struct Calling {
+            value: libc::sigval,
+            signal: libc::c_int,
+            notify: libc::c_int,
+            function: unsafe extern "C" fn(libc::sigval),
+            /// Of the thread; null for the default ones.
+            attributes: *mut libc::pthread_attr_t,
+        }
+
+        const _: () = assert!(size_of::<Calling>() <= size_of::<libc::sigevent>());
+        const _: () = assert!(align_of::<Calling>() <= align_of::<libc::sigevent>());
+
+        /// Asks for a call of [`tell`](super::suspend::called::tell) at the end of the request.
+        fn ask_for_call(event: &mut libc::sigevent, told: &Arc<Told>) {
+            let calling = Calling {
+                value: libc::sigval { sival_ptr: Arc::as_ptr(told).cast_mut().cast() },
+                signal: 0,
+                notify: libc::SIGEV_THREAD,
+                function: super::suspend::called::tell,
+                attributes: ptr::null_mut(),
+            };
+            // SAFETY: the structure has room for it, as was asserted, and this is what it holds with that `notify`.
+            unsafe { ptr::from_mut(event).cast::<Calling>().write(calling) };
+        }
+    } else {
+        /// No library there is asked for calls (`library.rs`).
+        fn ask_for_call(_event: &mut libc::sigevent, _told: &Arc<Told>) {}
+    }
+}
+
+cfg_if::cfg_if! {
+    if #[cfg(any(target_os = "freebsd", target_os = "macos"))] {
+        /// Requests that the kernel accepts of one process; `None` where it does not say.
+        pub(super) fn most_per_process() -> Option<usize> {
+            let name = if cfg!(target_os = "macos") { c"kern.aioprocmax" } else { c"vfs.aio.max_aio_queue_per_proc" };
+            let (mut most, mut size): (libc::c_int, _) = (0, size_of::<libc::c_int>());
+            // SAFETY: the name is a C string; the kernel writes one number, as large as is said.
+            let failed = unsafe {
+                libc::sysctlbyname(name.as_ptr(), (&raw mut most).cast(), &raw mut size, ptr::null_mut(), 0)
+            } != 0;
+            usize::try_from(most).ok().filter(|_| !failed)
+        }
+    } else {
+        /// There is no such limit.
+        pub(super) fn most_per_process() -> Option<usize> {
+            None
+        }
+    }
+}
+
 /// Control blocks of one [`start_list`] at the most: the C library puts arrays of the list's length on the stack.
 pub(super) const LIST_MAX: usize = 64;
 
@@ -120,7 +176,12 @@ pub(super) enum Cancelled {
 /// A control block. It stays where it is for as long as the C library may look at it.
 ///
 /// It is *in flight* from a [`start`](Self::start) that succeeded to the [`collect`](Self::collect) that returned an outcome.
-pub(super) struct Block(UnsafeCell<libc::aiocb>);
+///
+/// Where the library makes a call at the end of a request, it is over only when that was made.
+pub(super) struct Block {
+    control: UnsafeCell<libc::aiocb>,
+    told: Option<Arc<Told>>,
+}
 
 // SAFETY: a control block is bound to no thread; `start` and `collect` demand that callers take turns.
 unsafe impl Send for Block {}
@@ -130,12 +191,17 @@ unsafe impl Sync for Block {}
 impl Block {
     pub(super) fn new() -> Self {
         // SAFETY: a C structure of numbers and pointers, for which zeroes are values.
-        Self(UnsafeCell::new(unsafe { std::mem::zeroed() }))
+        Self { control: UnsafeCell::new(unsafe { std::mem::zeroed() }), told: None }
+    }
+
+    /// One whose requests ring this when they are over.
+    pub(super) fn calling(ring: Arc<Ring>) -> Self {
+        Self { told: Some(Arc::new(Told::new(ring))), ..Self::new() }
     }
 
     /// What names it in a list for [`suspend`].
     pub(super) fn address(&self) -> *const libc::aiocb {
-        self.0.get()
+        self.control.get()
     }
 
     /// Writes the operation into the block. Whatever it held before is overwritten; what the C library keeps in it for itself
@@ -163,7 +229,11 @@ impl Block {
         // SAFETY: as above.
         block.aio_sigevent = unsafe { std::mem::zeroed() };
         block.aio_sigevent.sigev_notify = libc::SIGEV_NONE;
-        let at = self.0.get();
+        if let Some(told) = &self.told {
+            told.begin();
+            ask_for_call(&mut block.aio_sigevent, told);
+        }
+        let at = self.control.get();
         // SAFETY: the caller has the block for itself. The offset has eight bytes, also where `off_t` has four: what follows
         // it there is padding for just that.
         unsafe {
@@ -181,7 +251,8 @@ impl Block {
     /// The block is [prepared](Self::prepare) for this call. While it is in flight it stays where it is, the descriptor stays
     /// open, and the memory is valid for the call, and used by nobody else.
     pub(super) unsafe fn start(&self, call: Call) -> Result<(), Errno> {
-        let at = self.0.get();
+        let at = self.control.get();
+        let told = self.told.as_ref().map(|told| Arc::into_raw(told.clone()));
         // SAFETY: the caller's promises are what the functions ask for.
         let answer = unsafe {
             match call {
@@ -191,7 +262,13 @@ impl Block {
                 Call::SyncData => libc::aio_fsync(libc::O_DSYNC, at),
             }
         };
-        if answer == 0 { Ok(()) } else { Err(Errno::last()) }
+        if answer == 0 {
+            return Ok(());
+        }
+        let errno = Errno::last();
+        // SAFETY: there is no request, and so no call that would take this count.
+        told.into_iter().for_each(|told| unsafe { drop(Arc::from_raw(told)) });
+        Err(errno)
     }
 
     /// Both at once.
@@ -215,8 +292,29 @@ impl Block {
     /// The block is prepared, and was not collected since.
     pub(super) unsafe fn was_taken(&self) -> bool {
         // SAFETY: glibc reads a number. That of one that it has taken is under its lock.
-        let errno = unsafe { libc::aio_error(self.0.get()) };
+        let errno = unsafe { libc::aio_error(self.control.get()) };
         ![libc::c_int::from_ne_bytes([POISON; size_of::<libc::c_int>()]), libc::EAGAIN, libc::ENOMEM].contains(&errno)
+    }
+
+    /// Makes a block that is not in flight look as if it were, as kernels see it that do not look for one there.
+    ///
+    /// # Safety
+    /// The block is not in flight.
+    #[cfg(all(test, target_env = "musl"))]
+    pub(super) unsafe fn seem_in_flight(&self) {
+        let at = self.control.get().cast::<libc::c_int>();
+        for word in 0..size_of::<libc::aiocb>() / size_of::<libc::c_int>() {
+            // SAFETY: within the block, of which only `aio_error` looks at one number, wherever that is.
+            unsafe {
+                let before = at.add(word).read();
+                at.add(word).write(libc::EINPROGRESS);
+                if libc::aio_error(self.address()) == libc::EINPROGRESS {
+                    return;
+                }
+                at.add(word).write(before);
+            }
+        }
+        panic!("no number in it is the error");
     }
 
     /// What became of the operation, if it is over: then the block is no longer in flight.
@@ -224,7 +322,10 @@ impl Block {
     /// # Safety
     /// The block is in flight, and nobody else collects it.
     pub(super) unsafe fn collect(&self) -> Option<Outcome> {
-        let at = self.0.get();
+        if self.told.as_ref().is_some_and(|told| !told.is_over()) {
+            return None;
+        }
+        let at = self.control.get();
         // SAFETY: the block is in flight. (glibc takes its lock in here: what its thread did happened before.)
         let errno = match unsafe { libc::aio_error(at) } {
             libc::EINPROGRESS => return None,
@@ -249,7 +350,8 @@ pub(super) unsafe fn start_list<'a>(blocks: impl Iterator<Item = &'a Block>) -> 
     let mut list = [ptr::null_mut(); LIST_MAX];
     let mut count = 0;
     for (place, block) in list.iter_mut().zip(blocks) {
-        *place = block.0.get();
+        debug_assert!(block.told.is_none(), "a library that makes calls gets no lists");
+        *place = block.control.get();
         count += 1;
     }
     // SAFETY: the list lives across the call, and what it names lives by the caller's promise. No event: nobody is told.
@@ -284,7 +386,7 @@ pub(super) unsafe fn suspend(blocks: &[*const libc::aiocb]) -> Result<(), Errno>
 /// # Safety
 /// The block is in flight.
 pub(super) unsafe fn cancel(fd: RawFd, block: Option<&Block>) -> Result<Cancelled, Errno> {
-    let block = block.map_or(ptr::null_mut(), |block| block.0.get());
+    let block = block.map_or(ptr::null_mut(), |block| block.control.get());
     // SAFETY: the block is in flight by the caller's promise; none stands for all.
     match unsafe { libc::aio_cancel(fd, block) } {
         libc::AIO_CANCELED => Ok(Cancelled::All),
@@ -314,6 +416,13 @@ pub(super) unsafe fn close(fd: RawFd) {
     // SAFETY: the caller's promise. An error tells of data that some file system did not write: the descriptor itself is
     // closed next, and tells it again.
     unsafe { libc::close(fd) };
+}
+
+/// Whether writes to it go to its file's end.
+pub(super) fn appends(fd: RawFd) -> bool {
+    // SAFETY: takes no pointers.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    flags != -1 && flags & libc::O_APPEND != 0
 }
 
 /// A limit of the system; `None` where there is none.

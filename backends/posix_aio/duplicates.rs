@@ -1,6 +1,7 @@
 //! The files that requests name, and the duplicates of their descriptors.
 //!
-//! glibc serves one request at a time of each descriptor, so that one file's requests are spread over several. Closing *any*
+//! glibc serves one request at a time of each descriptor, so that one file's requests are spread over several. (Others serve
+//! them at the same time: there a file has its own descriptor only, with as many seats as are free.) Closing *any*
 //! descriptor of a file drops the process's `fcntl` locks on it: so a duplicate, once made, stays until the descriptor
 //! itself is about to be closed ([`Backend::forget`](crate::backend::Backend::forget)). Duplicates are made as they are
 //! needed, one for each request that finds all others of its file busy.
@@ -18,7 +19,7 @@ use crate::request::Request;
 pub(super) struct File {
     /// The descriptor itself, then its duplicates.
     lines: Vec<Line>,
-    /// How many of them have a seat.
+    /// How many seats they have.
     pub(super) seated: usize,
     /// No duplicate is to be had any more.
     complete: bool,
@@ -39,14 +40,14 @@ pub(super) struct Files {
     duplicates: usize,
     /// So many at the most.
     most: usize,
-    /// Descriptors of one file at the most.
-    spread: usize,
+    /// Descriptors of one file at the most, each with one seat. `None`: one, with any number of seats.
+    spread: Option<usize>,
     /// Why there are fewer than would have been used.
     pub(super) refused: Option<Errno>,
 }
 
 impl Files {
-    pub(super) fn new(most: usize, spread: usize) -> Self {
+    pub(super) fn new(most: usize, spread: Option<usize>) -> Self {
         Self { known: HashMap::new(), duplicates: 0, most, spread, refused: None }
     }
 
@@ -60,14 +61,18 @@ impl Files {
         })
     }
 
-    /// How many descriptors of a file have a seat.
+    /// How many seats a file has.
     pub(super) fn seated(&self, fd: RawFd) -> usize {
         self.known.get(&fd).map_or(0, |file| file.seated)
     }
 
-    /// A descriptor of the file that has no seat, and marks it as having one; a new duplicate if there is none. `None`: all
-    /// that the file may have are busy.
+    /// A descriptor of the file for one more seat: one that has none, or a new duplicate. `None`: all that the file may have
+    /// are busy.
     pub(super) fn seat(&mut self, fd: RawFd) -> Option<RawFd> {
+        if self.spread.is_none() {
+            self.of(fd).seated += 1;
+            return Some(fd);
+        }
         if self.known.get(&fd).is_none_or(|file| file.seated == file.lines.len()) {
             self.grow(fd)?;
         }
@@ -80,7 +85,7 @@ impl Files {
 
     /// Makes one more descriptor of the file; at first that is its own.
     fn grow(&mut self, fd: RawFd) -> Option<()> {
-        let (room, spread) = (self.duplicates < self.most, self.spread);
+        let (room, spread) = (self.duplicates < self.most, self.spread?);
         if !self.known.contains_key(&fd) {
             self.of(fd);
             return Some(());
@@ -104,9 +109,14 @@ impl Files {
         }
     }
 
-    /// Notes that a descriptor of the file has no seat any more.
+    /// Notes that a descriptor of the file has a seat less.
     pub(super) fn unseat(&mut self, fd: RawFd, line: RawFd) {
+        let shared = self.spread.is_none();
         let file = self.of(fd);
+        if shared {
+            file.seated -= 1;
+            return;
+        }
         if let Some(line) = file.lines.iter_mut().find(|known| known.fd == line && known.seated) {
             line.seated = false;
             file.seated -= 1;
@@ -130,7 +140,7 @@ impl Files {
     }
 
     /// How many duplicates there are.
-    #[cfg(all(test, not(polyaio_loom), target_env = "gnu"))]
+    #[cfg(all(test, not(polyaio_loom)))]
     pub(super) fn duplicates(&self) -> usize {
         self.duplicates
     }

@@ -1,18 +1,20 @@
 //! POSIX AIO through the C library: `aio_read`, `aio_write`, `aio_fsync`, `lio_listio`.
 //!
-//! On Linux the C library is glibc, which serves requests on threads of its own, one at a time per descriptor. The backend
-//! gets from it what it can give: a file's requests are spread over duplicates of its descriptor, and one thread waits for
-//! all of them at a cost that does not grow with their number. It is there for those who name it.
+//! On Linux it is the C library that serves them, on threads of its own: glibc one at a time per descriptor, so that a file's
+//! requests are spread over duplicates of its descriptor; musl on a thread for each. FreeBSD's, NetBSD's and macOS' are their
+//! kernels'. One thread waits for all of them at a cost that does not grow with their number. It is there for those who
+//! name it.
 //!
 //! | file | what |
 //! |---|---|
-//! | `abi.rs` | the C library's functions, and control blocks |
+//! | `library.rs` | what the C libraries do differently |
+//! | `abi.rs` | their functions, and control blocks |
 //! | `probe.rs` | what the machine allows, or the reason why not |
 //! | `submit.rs` | from a batch to the seats |
 //! | `seats.rs` | which request goes to the C library when, and through which descriptor; cancelling |
 //! | `seats/send.rs` | handing requests over, several in one call |
 //! | `duplicates.rs` | the descriptors of each file |
-//! | `suspend.rs` | where the reaper sleeps, and how it is woken |
+//! | `suspend.rs` | where the reaper sleeps, and how it is woken: three ways, in `suspend/` |
 //! | `reap.rs` | the thread that ends requests |
 //!
 //! Four rules hold it together:
@@ -44,12 +46,13 @@
 
 mod abi;
 mod duplicates;
+mod library;
 mod probe;
 mod reap;
 mod seats;
 mod submit;
 mod suspend;
-#[cfg(all(test, not(polyaio_loom), target_os = "linux", target_env = "gnu"))]
+#[cfg(all(test, not(polyaio_loom), target_os = "linux", any(target_env = "gnu", target_env = "musl")))]
 mod tests;
 
 use std::os::fd::RawFd;
@@ -63,6 +66,7 @@ use crate::completion::Errno;
 use crate::request::{OpKind, RequestId};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard, lock};
+use library::Library;
 use probe::Limits;
 use seats::{Leaving, Seats};
 use suspend::{Bell, Phase};
@@ -78,11 +82,16 @@ use suspend::{Bell, Phase};
 pub const NAME: &str = "posix-aio";
 
 /// The backend. Starts its one thread, `polyaio-posix`, with the first request; the C library starts its own as it needs
-/// them, at most 20 for the whole process, and ends them when they were idle for a second. (They have the name of the thread
-/// that was the first to need them, which may be `polyaio-posix`.)
+/// them. glibc: at most 20 for the whole process, which end when they were idle for a second. musl: one for each request, at
+/// most 64 for each engine. (They have the name of the thread that was the first to need them, which may be
+/// `polyaio-posix`.)
 ///
 /// # Platform
-/// Linux with glibc. In a child of `fork(2)` whose parent has used it, it does not start: glibc's threads stay behind.
+/// Linux with glibc or musl. FreeBSD, NetBSD and macOS, where it was never run; macOS serves 16 requests per process. On
+/// Linux it does not start in a child of `fork(2)` whose parent has used it: the C library's threads stay behind.
+///
+/// It is asked for no sync on macOS, and for no [`SyncAll`](OpKind::SyncAll) on NetBSD, where `aio_fsync(3)` does less. With
+/// musl and on macOS it leaves writes to descriptors with `O_APPEND`, as they would move the position.
 ///
 /// # References
 /// `aio(7)`
@@ -128,7 +137,7 @@ struct State {
 }
 
 impl PosixAio {
-    /// Room for `queue_depth` requests, spread over up to 16 descriptors per file. Starts nothing yet.
+    /// Room for `queue_depth` requests; with glibc, spread over up to 16 descriptors per file. Starts nothing yet.
     ///
     /// # Errors
     /// `ENOSYS`: no POSIX AIO here that could be served. `ECHILD`: a child of `fork(2)` whose parent has used it. `EAGAIN`: the
@@ -142,7 +151,7 @@ impl PosixAio {
     /// # Ok(()) }
     /// ```
     pub fn start(queue_depth: usize) -> Result<Self, NotStarted> {
-        Self::with_options(Options { queue_depth, spread: seats::SEATS })
+        Self::with_options(Options { queue_depth, spread: library::GLIBC.seats })
     }
 
     /// As [`start`](Self::start), with everything said.
@@ -162,9 +171,15 @@ impl PosixAio {
     /// # Ok(()) }
     /// ```
     pub fn with_options(options: Options) -> Result<Self, NotStarted> {
-        let limits = probe::look(options)?;
-        let state =
-            State { seats: Seats::new(limits), bell: Bell::new(), phase: Phase::Awake, closing: false, thread: None };
+        Self::on(library::HERE, options)
+    }
+
+    /// On another library than the one of this build, for tests: one that is like it in what it calls.
+    fn on(library: Option<&'static Library>, options: Options) -> Result<Self, NotStarted> {
+        let limits = probe::look(library, options)?;
+        let bell = Bell::new(limits.library.waking).map_err(probe::no_bell)?;
+        let seats = Seats::new(limits, bell.called());
+        let state = State { seats, bell, phase: Phase::Awake, closing: false, thread: None };
         let shared = Arc::new(Shared { state: Mutex::new(state), woken: Condvar::new(), limits });
         Ok(Self { shared, process: std::process::id(), engine: AtomicU64::new(0) })
     }
@@ -191,9 +206,14 @@ impl Shared {
 impl State {
     /// Lets the reaper know of what it does not watch yet.
     fn alert(&mut self, shared: &Shared) {
-        if self.seats.seat_was_taken() {
+        if self.seats.seat_was_taken() && !self.hears_all() {
             self.wake(shared);
         }
+    }
+
+    /// Whether the reaper is told of each end, also of what it does not know.
+    fn hears_all(&self) -> bool {
+        self.bell.called().is_some()
     }
 
     /// Ends the reaper's sleep, wherever it sleeps.
@@ -201,7 +221,12 @@ impl State {
         match self.phase {
             Phase::Awake => {}
             Phase::Idle => shared.woken.notify_one(),
-            Phase::Suspended => self.bell.ring(),
+            Phase::Suspended => {
+                if !self.bell.ring() {
+                    // It is rung again for whatever comes next.
+                    return;
+                }
+            }
         }
         self.phase = Phase::Awake;
     }
@@ -215,7 +240,8 @@ impl State {
     /// Whether the reaper has nothing to wait for.
     fn is_idle(&self) -> bool {
         // At the end it waits for all, also for those that others wait for.
-        if self.closing { self.seats.flights() == 0 } else { self.seats.unattended() == 0 }
+        // Where it is told of each end it has one place to sleep.
+        if self.closing { self.seats.flights() == 0 } else { self.seats.unattended() == 0 && !self.hears_all() }
     }
 
     /// For who has ended requests: sends what there is room for, also where the bell hangs; so it is taken down before.
@@ -241,12 +267,15 @@ impl Backend for PosixAio {
 
     fn capabilities(&self) -> Capabilities {
         let mut capabilities = Capabilities::new(self.shared.limits.bound);
-        capabilities.operations =
-            OpSet::NONE.with(OpKind::Read).with(OpKind::Write).with(OpKind::SyncAll).with(OpKind::SyncData);
+        let Library { sync_all, sync_data, .. } = self.shared.limits.library;
+        let syncs = [(*sync_all, OpKind::SyncAll), (*sync_data, OpKind::SyncData)];
+        let syncs = syncs.into_iter().filter(|(does, _)| *does).map(|(_, kind)| kind);
+        capabilities.operations = syncs.fold(OpSet::NONE.with(OpKind::Read).with(OpKind::Write), OpSet::with);
         capabilities.serves = Serves::Seekable;
         capabilities.vectored = false;
         capabilities.cancel = true;
-        // For a lock of the C library at the most, which it holds for moments: no file has to do with that.
+        // For a lock of the C library at the most, which it holds for moments, or for a thread of its to start: no file has to
+        // do with that.
         capabilities.may_block = false;
         capabilities
     }

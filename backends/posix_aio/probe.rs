@@ -3,8 +3,8 @@
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::abi::{self, LIST_MAX};
-use super::seats::{DEPTH, SEATS};
+use super::abi;
+use super::library::{GLIBC, Library};
 use crate::completion::Errno;
 
 /// How to start [`PosixAio`](super::PosixAio).
@@ -20,8 +20,9 @@ use crate::completion::Errno;
 pub struct Options {
     /// Requests held at the most, with the C library and waiting for it; at least 1.
     pub queue_depth: usize,
-    /// Descriptors that one file's requests are spread over, its own and duplicates of it: at least 1. The C library serves one
-    /// request at a time of each. More than 16, or than it can wait for at once, mean as many as that.
+    /// Descriptors that one file's requests are spread over, its own and duplicates of it: at least 1. glibc serves one request
+    /// at a time of each; others serve them at the same time, and this has no effect. More than 16, or than it can wait for at
+    /// once, mean as many as that.
     pub spread: usize,
 }
 
@@ -47,16 +48,17 @@ pub struct NotStarted {
 /// What the machine and the process allow.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
+    pub(super) library: &'static Library,
     /// Requests held at the most.
     pub(super) bound: usize,
     /// Requests that the C library has at the most.
     pub(super) blocks: usize,
     /// Requests of one `lio_listio` at the most.
     pub(super) list: usize,
-    /// Descriptors with requests at the C library at the most.
+    /// Seats at the most.
     pub(super) seats: usize,
-    /// Descriptors of one file at the most.
-    pub(super) spread: usize,
+    /// Descriptors of one file at the most. `None`: its own, with any number of seats.
+    pub(super) spread: Option<usize>,
     /// Duplicates of all files at the most.
     pub(super) duplicates: usize,
 }
@@ -64,16 +66,16 @@ pub(super) struct Limits {
 /// The process that has used the C library's threads first. `std`'s atomic: a `static`, and no model explores it.
 static USED_BY: AtomicU32 = AtomicU32::new(0);
 
-/// Threads of the C library at the most: one for each seat, and as many more as are glibc's own default with that, which are
-/// for the program, or for a second engine.
-pub(super) const THREADS: usize = SEATS + 4;
+/// glibc's threads at the most: one for each seat, and as many more as are its own default with that, which are for the
+/// program, or for a second engine.
+pub(super) const THREADS: usize = GLIBC.seats + 4;
 
-/// Tells the C library, once and before the first request, how many threads it may have. Where the program has made
+/// Tells glibc, once and before the first request, how many threads it may have. Where the program has made
 /// requests before, it has the ones that it was told then, and this changes nothing.
 pub(super) fn size_once() {
     static SIZED: Once = Once::new();
     // Requests of one engine, its bell's two, and as many again.
-    SIZED.call_once(|| abi::init(THREADS, 2 * (SEATS * DEPTH + 2)));
+    SIZED.call_once(|| abi::init(THREADS, 2 * (GLIBC.seats * GLIBC.depth + 2)));
 }
 
 /// Notes that this process uses the C library's threads from now on.
@@ -85,25 +87,25 @@ pub(super) fn note_use() {
 /// Looks at what is there; starts nothing.
 ///
 /// # Errors
-/// `EINVAL`: wrong options. `ENOSYS`: the C library's requests are not known to be served in the order that the backend
-/// relies on, or there are none. `ECHILD`: a child of `fork(2)` whose parent's threads did not come along.
-pub(super) fn look(options: Options) -> Result<Limits, NotStarted> {
+/// `EINVAL`: wrong options. `ENOSYS`: what the C library does is not known, or it has no POSIX AIO. `ECHILD`: a child of
+/// `fork(2)` whose parent's threads did not come along.
+pub(super) fn look(library: Option<&'static Library>, options: Options) -> Result<Limits, NotStarted> {
     let refuse = |errno, reason: &str| Err(NotStarted { errno: Errno(errno), reason: reason.to_owned() });
     if options.queue_depth == 0 || options.spread == 0 {
         return refuse(libc::EINVAL, "POSIX AIO needs a queue depth, and a number of descriptors, of at least 1");
     }
-    if !cfg!(target_env = "gnu") {
+    let Some(library) = library else {
         return refuse(
             libc::ENOSYS,
-            "POSIX AIO is served through glibc only: other C libraries run a descriptor's requests in no order; use \
-             kernel-aio, thread-pool or auto",
+            "POSIX AIO is not served with this C library: it is with glibc and musl, and on FreeBSD, NetBSD and macOS; use \
+             thread-pool or auto",
         );
-    }
-    if is_orphan(USED_BY.load(Ordering::Relaxed), std::process::id()) {
+    };
+    if !library.forks && is_orphan(USED_BY.load(Ordering::Relaxed), std::process::id()) {
         return refuse(
             libc::ECHILD,
-            "POSIX AIO does not work in this process: it is a child of fork(2), its parent has used POSIX AIO, and glibc does \
-             not start its threads again; use kernel-aio or thread-pool here, or fork before the first request",
+            "POSIX AIO does not work in this process: it is a child of fork(2), its parent has used POSIX AIO, and the C \
+             library's threads do not come along; use kernel-aio or thread-pool here, or fork before the first request",
         );
     }
     if abi::limit(libc::_SC_ASYNCHRONOUS_IO).is_none_or(|version| version == 0) {
@@ -111,23 +113,34 @@ pub(super) fn look(options: Options) -> Result<Limits, NotStarted> {
     }
     // One list names every seat's first request, and the bell.
     let listed = abi::limit(libc::_SC_AIO_LISTIO_MAX).unwrap_or(usize::MAX);
-    let most = abi::limit(libc::_SC_AIO_MAX).unwrap_or(usize::MAX);
+    let most = abi::limit(libc::_SC_AIO_MAX).into_iter().chain(abi::most_per_process()).min().unwrap_or(usize::MAX);
     if listed < 2 || most < 2 {
         return refuse(
             libc::EAGAIN,
-            "POSIX AIO is limited to one request here (sysconf(_SC_AIO_LISTIO_MAX, _SC_AIO_MAX))",
+            "POSIX AIO is limited to one request here (sysconf(_SC_AIO_LISTIO_MAX, _SC_AIO_MAX), sysctl kern.aioprocmax or \
+             vfs.aio.max_aio_queue_per_proc)",
         );
     }
-    let seats = SEATS.min(listed - 1).min(most - 1);
+    let seats = library.seats.min(listed - 1).min(most - 1);
     Ok(Limits {
+        library,
         bound: options.queue_depth,
-        blocks: (seats * DEPTH).min(most - 1),
-        list: LIST_MAX.min(listed),
+        blocks: (seats * library.depth).min(most - 1),
+        list: library.list.min(listed),
         seats,
-        spread: options.spread.min(seats),
+        spread: library.serial.then_some(options.spread.min(seats)),
         // What a program may open is its own: an eighth of it at the most.
         duplicates: (abi::open_files() / 8).clamp(1, 4096),
     })
+}
+
+/// The bell that ends the reaper's sleep needs a descriptor, and there is none.
+pub(super) fn no_bell(errno: Errno) -> NotStarted {
+    let reason = format!(
+        "POSIX AIO needs a descriptor of its own, and opening one failed: {errno}; raise the limit of open files (`ulimit \
+         -n`), or use thread-pool"
+    );
+    NotStarted { errno, reason }
 }
 
 /// Whether this process is not the one that has used the C library's threads.
@@ -137,26 +150,29 @@ fn is_orphan(used_by: u32, process: u32) -> bool {
 
 #[cfg(all(test, not(polyaio_loom)))]
 mod tests {
+    use super::super::abi::LIST_MAX;
+    use super::super::library::MUSL;
     use super::*;
 
-    #[cfg(not(target_env = "gnu"))]
     #[test]
     fn other_libraries_are_refused_and_told_why() {
-        let why = look(Options { queue_depth: 1, spread: 1 }).expect_err("not glibc");
-        assert!(why.errno == Errno(libc::ENOSYS) && why.reason.contains("in no order"), "{why}");
+        let why = look(None, Options { queue_depth: 1, spread: 1 }).expect_err("nothing is known of it");
+        assert!(why.errno == Errno(libc::ENOSYS) && why.reason.contains("with this C library"), "{why}");
     }
 
-    #[cfg(target_env = "gnu")]
     #[test]
     fn options_are_checked() {
         for options in [Options { queue_depth: 0, spread: 16 }, Options { queue_depth: 1, spread: 0 }] {
-            let why = look(options).expect_err("nothing is not enough");
+            let why = look(Some(&GLIBC), options).expect_err("nothing is not enough");
             assert!(why.errno == Errno(libc::EINVAL) && why.reason.contains("at least 1"), "{why}");
         }
-        let limits = look(Options { queue_depth: 7, spread: 99 }).expect("glibc, and no child of fork");
-        assert_eq!((limits.bound, limits.spread), (7, limits.seats));
-        assert!(limits.seats == SEATS && limits.blocks == SEATS * DEPTH && limits.duplicates >= 1, "{limits:?}");
+        let options = Options { queue_depth: 7, spread: 99 };
+        let limits = look(Some(&GLIBC), options).expect("no child of fork");
+        assert_eq!((limits.bound, limits.spread), (7, Some(limits.seats)));
+        assert!(limits.seats == 16 && limits.blocks == 64 && limits.duplicates >= 1, "{limits:?}");
         assert!((2..=LIST_MAX).contains(&limits.list), "{limits:?}");
+        let limits = look(Some(&MUSL), options).expect("no child of fork");
+        assert!(limits.blocks == limits.seats && limits.spread.is_none() && limits.list == 1, "{limits:?}");
     }
 
     #[test]

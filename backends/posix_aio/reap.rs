@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 
 use super::abi::suspend;
-use super::seats::{DEPTH, Leaving, SEATS};
+use super::seats::Leaving;
 use super::suspend::{List, Phase};
 use super::{Shared, State, probe};
 use crate::backends::THREAD_PREFIX;
@@ -50,8 +50,8 @@ pub(super) fn stop(shared: &Shared) {
 }
 
 fn run(shared: &Shared) {
-    let mut done = Vec::with_capacity(SEATS * DEPTH);
-    let (mut leaving, mut list) = (Leaving::default(), List::new());
+    let mut done = Vec::with_capacity(shared.limits.blocks);
+    let (mut leaving, mut list) = (Leaving::default(), List::new(&shared.lock().bell, shared.limits.seats));
     while collect(shared, &mut done, &mut leaving, &mut list) {
         finish(&mut done);
         leaving.settle();
@@ -64,6 +64,9 @@ impl Leaving {
         for request in self.stranded.drain(..) {
             // It was taken and cannot be left any more. "Not here" sends it to the next backend.
             contain(|| request.complete(Err(Errno(libc::ENOSYS))));
+        }
+        for (request, errno) in self.refused.drain(..) {
+            contain(|| request.complete(Err(errno)));
         }
         for request in self.abandoned.drain(..) {
             contain(|| drop(request));

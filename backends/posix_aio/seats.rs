@@ -2,9 +2,10 @@
 //!
 //! A descriptor with requests at the C library has a *seat*, of which there are few: glibc has 20 threads, and each serves
 //! one descriptor at a time. A seat's requests end in the order in which they were sent (glibc serves a descriptor first
-//! in, first out as long as priorities are equal, and here they are), so that only the first of each has to be watched.
+//! in, first out as long as priorities are equal, and here they are), so that only the first of each has to be watched. With
+//! libraries that keep no order a seat has one request, and a descriptor any number of seats (`library.rs`).
 //!
-//! A seat has up to [`DEPTH`] requests: the one that is served, and others, so that glibc's thread finds the next one
+//! With glibc a seat has a few requests: the one that is served, and others, so that glibc's thread finds the next one
 //! without waiting for ours. Everything else waits with its file. A free seat goes to the file that has none and has
 //! waited longest, and while any such file waits, the others' seats are not filled up again: they run empty and become
 //! free, so that no file starves behind a busy one.
@@ -15,20 +16,18 @@ mod send;
 
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
-use super::abi::{Block, Cancelled, cancel};
+use super::abi::{Block, Cancelled, cancel, suspend};
 use super::duplicates::Files;
+use super::library::{Cancelling, Library};
 use super::probe::Limits;
 use super::submit::describe;
+use super::suspend::called::Ring;
 use crate::backend::CancelOutcome;
 use crate::completion::{Errno, Outcome};
 use crate::request::{Request, RequestId};
 use send::Staged;
-
-/// Descriptors with requests at the C library at the most: fewer than glibc's threads, of which the program may use some.
-pub(super) const SEATS: usize = 16;
-/// Requests of one descriptor at the C library at the most.
-pub(super) const DEPTH: usize = 4;
 
 /// A request at the C library.
 struct Flight {
@@ -56,16 +55,19 @@ pub(super) struct Leaving {
     pub(super) abandoned: Vec<Request>,
     /// The C library has no room though it has nothing of ours.
     pub(super) stranded: Vec<Request>,
+    /// The C library has refused them, for a reason of their own.
+    pub(super) refused: Vec<(Request, Errno)>,
 }
 
 impl Leaving {
     pub(super) fn is_empty(&self) -> bool {
-        self.abandoned.is_empty() && self.stranded.is_empty()
+        self.abandoned.is_empty() && self.stranded.is_empty() && self.refused.is_empty()
     }
 }
 
 /// The requests that the backend holds.
 pub(super) struct Seats {
+    library: &'static Library,
     pub(super) files: Files,
     seats: Vec<Seat>,
     blocks: Box<[Block]>,
@@ -73,6 +75,8 @@ pub(super) struct Seats {
     free: Vec<usize>,
     /// What is at the end of the seats' queues and not sent, in order.
     staged: Vec<Staged>,
+    /// What was sent and not taken, for a reason of its own.
+    refused: Vec<(Request, Errno)>,
     /// Requests of one list at the most.
     list_max: usize,
     /// Such as are not in flight, but may be looked at by the reaper in its sleep.
@@ -98,14 +102,17 @@ pub(super) struct Seats {
 }
 
 impl Seats {
-    pub(super) fn new(limits: Limits) -> Self {
-        let seat = |_| Seat { file: -1, line: -1, flights: VecDeque::with_capacity(DEPTH) };
+    /// `ring`: what the library's calls ring, where it makes such.
+    pub(super) fn new(limits: Limits, ring: Option<&Arc<Ring>>) -> Self {
+        let seat = |_| Seat { file: -1, line: -1, flights: VecDeque::with_capacity(limits.library.depth) };
         Self {
+            library: limits.library,
             files: Files::new(limits.duplicates, limits.spread),
             seats: (0..limits.seats).map(seat).collect(),
-            blocks: (0..limits.blocks).map(|_| Block::new()).collect(),
+            blocks: (0..limits.blocks).map(|_| ring.cloned().map_or_else(Block::new, Block::calling)).collect(),
             free: (0..limits.blocks).rev().collect(),
             staged: Vec::with_capacity(limits.blocks),
+            refused: Vec::new(),
             list_max: limits.list,
             limbo: Vec::new(),
             listed: false,
@@ -211,6 +218,7 @@ impl Seats {
         if !self.launch() && self.flights == 0 {
             self.strand(leaving);
         }
+        leaving.refused.append(&mut self.refused);
     }
 
     /// Whose turn it is (a place in the backlog), and the seat for it.
@@ -231,8 +239,9 @@ impl Seats {
         if let Some(seat) = self.sit(fd) {
             return Some(seat);
         }
-        let open =
-            |seat: &usize| Some(self.seats[*seat].line) != self.closed && self.seats[*seat].flights.len() < DEPTH;
+        let open = |seat: &usize| {
+            Some(self.seats[*seat].line) != self.closed && self.seats[*seat].flights.len() < self.library.depth
+        };
         let own = |seat: &usize| self.seats[*seat].file == fd && !self.seats[*seat].flights.is_empty();
         (0..self.seats.len()).filter(own).filter(open).min_by_key(|seat| self.seats[*seat].flights.len())
     }
@@ -383,9 +392,35 @@ impl Seats {
             return CancelOutcome::Cancelled;
         }
         match self.place(id) {
-            Some((seat, _)) => self.cancel_flight(seat, id, done),
+            Some((seat, place)) => match self.library.cancelling {
+                Cancelling::Queue => self.cancel_queue(seat, id, done),
+                Cancelling::One => self.cancel_one(seat, place, done),
+                Cancelling::Never => CancelOutcome::Running,
+            },
             None => CancelOutcome::Unknown,
         }
+    }
+
+    /// Takes one request back that has not begun.
+    fn cancel_one(&mut self, seat: usize, place: usize, done: &mut Vec<(Request, Outcome)>) -> CancelOutcome {
+        let block = self.seats[seat].flights[place].block;
+        // SAFETY: the block is in flight.
+        let answer = unsafe { cancel(self.seats[seat].line, Some(&self.blocks[block])) };
+        let outcome = loop {
+            // SAFETY: the block is in flight, and we have `self` exclusively.
+            match unsafe { self.blocks[block].collect() } {
+                Some(outcome) => break outcome,
+                // It is over but for being said so, if it is not by now.
+                // SAFETY: in flight, and in its table.
+                None if answer == Ok(Cancelled::All) => _ = unsafe { suspend(&[self.blocks[block].address()]) },
+                None => return CancelOutcome::Running,
+            }
+        };
+        if let Some(flight) = self.seats[seat].flights.remove(place) {
+            done.push((self.land(flight), outcome));
+        }
+        self.free_if_empty(seat);
+        if outcome == Err(Errno(libc::ECANCELED)) { CancelOutcome::Cancelled } else { CancelOutcome::Done }
     }
 
     /// Takes everything back from a seat that has not begun, and sends again what was not meant.
@@ -393,7 +428,7 @@ impl Seats {
     /// glibc loses what is queued behind a request that is cancelled while it waits for a thread as the first of its
     /// descriptor (`__aio_remove_request` marks the next one as runnable and puts it on no list). Cancelling all of a
     /// descriptor leaves nothing behind that could be lost.
-    fn cancel_flight(&mut self, seat: usize, id: RequestId, done: &mut Vec<(Request, Outcome)>) -> CancelOutcome {
+    fn cancel_queue(&mut self, seat: usize, id: RequestId, done: &mut Vec<(Request, Outcome)>) -> CancelOutcome {
         // SAFETY: no block is named.
         if let Ok(Cancelled::Ended) | Err(_) = unsafe { cancel(self.seats[seat].line, None) } {
             // All of it was over; the reaper is about to collect it.
@@ -439,13 +474,13 @@ impl Seats {
     }
 
     /// Whether a thread sleeps on one of its own.
-    #[cfg(all(test, not(polyaio_loom), target_env = "gnu"))]
+    #[cfg(all(test, not(polyaio_loom)))]
     pub(super) fn is_watched(&self) -> bool {
         !self.watched.is_empty()
     }
 
     /// The address of every block, for tests.
-    #[cfg(all(test, not(polyaio_loom), target_env = "gnu"))]
+    #[cfg(all(test, not(polyaio_loom)))]
     pub(super) fn blocks(&self) -> &[Block] {
         &self.blocks
     }

@@ -3,7 +3,7 @@
 use std::ptr;
 use std::sync::Arc;
 
-use super::abi::{Call, Operation};
+use super::abi::{self, Call, Operation};
 use super::seats::Leaving;
 use super::{Shared, reap};
 use crate::backend::{Batch, Refusal};
@@ -36,20 +36,32 @@ pub(super) fn submit(shared: &Arc<Shared>, batch: &mut Batch<'_>) {
             }
             // The rules that an emulation of direct I/O has for appended writes.
             match describe(&request).and_then(|operation| request.check().map(|()| operation)) {
+                Ok(operation) if moves_the_position(shared, &operation) => {
+                    batch.put_back(request, Refusal::Unsupported(Errno(libc::EOPNOTSUPP)));
+                }
                 Ok(operation) => state.seats.admit(operation.fd, request),
                 Err(errno) => batch.put_back(request, Refusal::Unsupported(errno)),
             }
         }
         let mut leaving = Leaving::default();
-        state.seats.fill(&mut leaving, batch.attended());
+        let attended = batch.attended().filter(|_| shared.limits.library.attends);
+        state.seats.fill(&mut leaving, attended);
         state.alert(shared);
         leaving
     };
     for request in leaving.stranded {
         batch.put_back(request, Refusal::Busy);
     }
+    for (request, errno) in leaving.refused {
+        batch.put_back(request, Refusal::Unsupported(errno));
+    }
     // Nobody waits for these and nothing has happened yet. Dropping them cancels them, which calls foreign code.
     drop(leaving.abandoned);
+}
+
+/// Whether it is a write that the C library would make at the file's position, because the descriptor appends.
+fn moves_the_position(shared: &Shared, operation: &Operation) -> bool {
+    !shared.limits.library.appends && operation.call == Call::Write && abi::appends(operation.fd)
 }
 
 /// Everything of the operation but the memory; or why it cannot be served here.
@@ -66,7 +78,7 @@ pub(super) fn describe(request: &Request) -> Result<Operation, Errno> {
     if fd < 0 {
         return Err(Errno(libc::EBADF));
     }
-    let mut operation = Operation { call, fd, offset: 0, memory: ptr::null_mut(), length: 0 };
+    let mut operation = Operation { call, fd, offset: 0, memory: ptr::dangling_mut(), length: 0 };
     if request.kind().is_transfer() {
         // A stream would keep one of the C library's threads for as long as it likes; and a control block has one range of
         // memory, and always an offset.

@@ -1,23 +1,29 @@
 //! Where the reaper sleeps, and what ends its sleep.
 //!
-//! With requests at the C library it sleeps in `aio_suspend` on the first request of each seat, at most 16 whatever the
-//! queue depth, and on the *bell*. The bell is a request that does nothing: a read of no bytes at an offset that no file
-//! has, which the kernel refuses before it looks at the descriptor. It is queued as the last of the longest queue, so that it
-//! occupies none of the C library's threads, and needs no descriptor of its own. Cancelling it ends the sleep at once, from
-//! within the call: that is how it is rung. If it gets its turn before, the seat has run empty, which ends the sleep too.
+//! With requests at the C library it sleeps in `aio_suspend` on the first request of each seat, so many at the most whatever
+//! the queue depth, and on the *bell*, which ends the sleep where there is something new to sleep on. Where requests run in
+//! their descriptor's order the bell is one that never runs ([`queued`]); elsewhere it is one that is started to be rung
+//! ([`started`]). A library that calls a function at the end of each request has no list, and the bell is a condition
+//! variable, which that function rings too ([`called`]).
 //!
-//! Nothing is ever queued behind the bell, because glibc may lose what is queued behind a request that is cancelled (see
-//! `Seats::cancel_flight`). That is why the bell's seat is closed while the reaper sleeps.
-//!
-//! Without requests it sleeps on a condition variable.
+//! Without requests it sleeps on a condition variable of the backend's.
 
 #![allow(unsafe_code)]
 
-use std::os::fd::RawFd;
-use std::ptr;
+pub(super) mod called;
+mod queued;
+mod started;
 
-use super::abi::{self, Block, Call, Operation};
-use super::seats::{SEATS, Seats};
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use super::abi;
+use super::library::Waking;
+use super::seats::Seats;
+use crate::completion::Errno;
+use called::Ring;
+use queued::Queued;
+use started::Started;
 
 /// Where the reaper is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,128 +32,122 @@ pub(super) enum Phase {
     Awake,
     /// It sleeps on the condition variable: nothing is at the C library.
     Idle,
-    /// It sleeps in `aio_suspend`.
+    /// It sleeps in `aio_suspend`, or until a function is called.
     Suspended,
 }
 
-/// The bell: see the module's documentation.
-pub(super) struct Bell {
-    /// Two, because the last one may be in the hands of a thread for a moment more when the next one is hung.
-    blocks: Box<[Block; 2]>,
-    /// The one to ring, and the descriptor in whose queue it is.
-    hanging: Option<(usize, RawFd)>,
-    /// The other one, where it is not over yet: it is running.
-    falling: Option<usize>,
+/// What ends the reaper's sleep where no request does.
+pub(super) enum Bell {
+    /// [`Waking::QueuedBell`]
+    Queued(Queued),
+    /// [`Waking::StartedBell`]
+    Started(Started),
+    /// [`Waking::Calls`]
+    Called(Arc<Ring>),
 }
 
-/// The control blocks to sleep on; keeps its memory.
-pub(super) struct List(Vec<*const libc::aiocb>);
+/// What the reaper sleeps on.
+pub(super) enum List {
+    /// Control blocks; keeps its memory.
+    Blocks(Vec<*const libc::aiocb>),
+    /// Rung at each end.
+    Ring(Arc<Ring>),
+}
 
 impl Bell {
-    pub(super) fn new() -> Self {
-        Self { blocks: Box::new([Block::new(), Block::new()]), hanging: None, falling: None }
+    /// # Errors
+    /// `EMFILE`: it needs a descriptor.
+    pub(super) fn new(waking: Waking) -> Result<Self, Errno> {
+        Ok(match waking {
+            Waking::QueuedBell => Self::Queued(Queued::new()),
+            Waking::StartedBell => Self::Started(Started::new()?),
+            Waking::Calls => Self::Called(Arc::new(Ring::new())),
+        })
     }
 
-    /// Ends the reaper's sleep.
-    pub(super) fn ring(&self) {
-        if let Some((bell, line)) = self.hanging {
-            // Whatever the answer, the bell is over or about to be.
-            // SAFETY: it is in flight as long as it hangs.
-            let _ = unsafe { abi::cancel(line, Some(&self.blocks[bell])) };
+    /// What the library's calls ring.
+    pub(super) fn called(&self) -> Option<&Arc<Ring>> {
+        match self {
+            Self::Called(ring) => Some(ring),
+            Self::Queued(_) | Self::Started(_) => None,
         }
+    }
+
+    /// Ends the reaper's sleep. `false`: it sleeps on, until a request ends.
+    pub(super) fn ring(&mut self) -> bool {
+        match self {
+            Self::Queued(bell) => bell.ring(),
+            Self::Started(bell) => return bell.ring(),
+            Self::Called(ring) => ring.ring(),
+        }
+        true
     }
 
     /// Sees whether it was rung, or has had its turn.
     pub(super) fn settle(&mut self, seats: &mut Seats) {
-        if let Some((bell, _)) = self.hanging
-            && self.is_over(bell)
-        {
-            self.hanging = None;
-            seats.reopen();
+        match self {
+            Self::Queued(bell) => bell.settle(seats),
+            Self::Started(bell) => bell.settle(),
+            Self::Called(_) => {}
         }
     }
 
-    /// Takes it down, so that its seat is as the others.
+    /// Takes it out of a seat's queue, so that the seat is as the others.
     pub(super) fn release(&mut self, seats: &mut Seats) {
-        self.ring();
-        if let Some((bell, _)) = self.hanging.take() {
-            seats.reopen();
-            if !self.is_over(bell) {
-                // It could not be cancelled, as it runs: nothing that is queued behind it now can be lost any more.
-                self.wait_until_fallen();
-                self.falling = Some(bell);
-            }
+        if let Self::Queued(bell) = self {
+            bell.release(seats);
         }
     }
 
-    /// As [`release`](Self::release), and sees to it that none is in flight.
+    /// Sees to it that none is in flight.
     pub(super) fn take_down(&mut self, seats: &mut Seats) {
-        self.release(seats);
-        self.wait_until_fallen();
+        match self {
+            Self::Queued(bell) => bell.take_down(seats),
+            Self::Started(bell) => bell.take_down(),
+            Self::Called(_) => {}
+        }
     }
 
     /// Whether it is in the queue of one of these descriptors, or may be.
     pub(super) fn hangs_at(&self, is_one: impl Fn(RawFd) -> bool) -> bool {
-        self.falling.is_some() || self.hanging.is_some_and(|(_, line)| is_one(line))
-    }
-
-    /// Queues it behind what the longest queue has, if it does not hang already. Where the C library has no room for it, new
-    /// requests are noticed with the next completion only.
-    fn hang(&mut self, seats: &mut Seats) {
-        if self.hanging.is_some() {
-            return;
-        }
-        let Some(line) = seats.close_longest() else { return };
-        if self.falling.is_some_and(|bell| self.is_over(bell)) {
-            self.falling = None;
-        }
-        let bell = self.falling.map_or(0, |falling| 1 - falling);
-        let nothing = Operation { call: Call::Read, fd: line, offset: -1, memory: ptr::null_mut(), length: 0 };
-        // SAFETY: this one is not in flight. The blocks stay in their box until both are over. No bytes are asked for.
-        match unsafe { self.blocks[bell].send(&nothing) } {
-            Ok(()) => self.hanging = Some((bell, line)),
-            Err(_no_room) => seats.reopen(),
-        }
-    }
-
-    /// Collects one that is in flight, if it is over.
-    fn is_over(&self, bell: usize) -> bool {
-        // SAFETY: it is in flight, and callers note that it no longer is; they hold the lock that `self` is under.
-        unsafe { self.blocks[bell].collect() }.is_some()
-    }
-
-    fn wait_until_fallen(&mut self) {
-        while let Some(bell) = self.falling {
-            if self.is_over(bell) {
-                self.falling = None;
-            } else {
-                // A thread of the C library has just begun with it, which takes a microsecond.
-                // SAFETY: in flight; it stays in its box.
-                let _ = unsafe { abi::suspend(&[self.blocks[bell].address()]) };
-            }
-        }
+        matches!(self, Self::Queued(bell) if bell.hangs_at(is_one))
     }
 }
 
 impl List {
-    pub(super) fn new() -> Self {
-        Self(Vec::with_capacity(SEATS + 1))
+    /// For the reaper with this bell; of so many seats.
+    pub(super) fn new(bell: &Bell, seats: usize) -> Self {
+        match bell.called() {
+            Some(ring) => Self::Ring(ring.clone()),
+            None => Self::Blocks(Vec::with_capacity(seats + 1)),
+        }
     }
 
     /// Everything whose end is to end the sleep.
     pub(super) fn make(&mut self, seats: &mut Seats, bell: &mut Bell) {
-        self.0.clear();
-        bell.hang(seats);
-        seats.list_heads(&mut self.0);
-        if let Some((bell_block, _)) = bell.hanging {
-            self.0.push(bell.blocks[bell_block].address());
+        let Self::Blocks(list) = self else { return };
+        list.clear();
+        if let Bell::Queued(bell) = bell {
+            bell.hang(seats);
         }
+        seats.list_heads(list);
+        list.extend(match bell {
+            Bell::Queued(bell) => bell.address(),
+            Bell::Started(bell) => Some(bell.address()),
+            Bell::Called(_) => None,
+        });
     }
 
     /// Sleeps until one of them is over, or a signal comes.
     pub(super) fn sleep(&self) {
-        // SAFETY: the blocks are in tables that live as long as the reaper. In flight are all but those that were cancelled
-        // since: these stay untouched in limbo while we sleep.
-        let _ = unsafe { abi::suspend(&self.0) };
+        match self {
+            Self::Blocks(list) => {
+                // SAFETY: the blocks are in tables that live as long as the reaper. In flight are all but those that were
+                // cancelled since, which stay untouched in limbo while we sleep, and a bell that is not rung: kernels look
+                // for it among theirs, and do not find it.
+                let _ = unsafe { abi::suspend(list) };
+            }
+            Self::Ring(ring) => ring.sleep(),
+        }
     }
 }

@@ -1,15 +1,36 @@
 //! The backend against the real C library, without an engine.
 //!
-//! A request on a pipe stands in for a slow device: glibc reads from what has no offsets as `read(2)` does, so that such a
+//! Each of the [`cases!`] runs twice: as the library of this build is served, and as another one is for which it can stand in.
+//! glibc can be served as musl is; and musl as kernels are, for it knows no order either, and looks through the list that
+//! somebody sleeps on as they do. So all three ways to wake the reaper are run, though two of them on one library.
+//!
+//! A request on a pipe stands in for a slow device: C libraries read from what has no offsets as `read(2)` does, so that such a
 //! request runs until the test writes a byte. Tests that keep glibc's threads busy in this way take turns ([`busy`]), for
 //! there are 20 for the whole process.
 
 #![allow(unsafe_code)]
 
+/// Functions that take a [`Library`], as tests: `own::` with that of this build, `other::` with another one.
+macro_rules! cases {
+    ($($name:ident)+) => {
+        mod own {
+            $(#[test] fn $name() { super::$name(super::own()) })+
+        }
+        mod other {
+            $(#[test] fn $name() {
+                let _alone = super::alone();
+                super::$name(super::OTHER)
+            })+
+        }
+    };
+}
+
 mod attended;
 mod cancelling;
 mod ends;
-mod library;
+mod functions;
+#[cfg(target_env = "gnu")]
+mod order;
 
 use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Write};
@@ -20,7 +41,22 @@ use super::*;
 use crate::completion::Outcome;
 use crate::request::{RawHandle, Request};
 use crate::testing::{Bench, Pending};
-use seats::{DEPTH, SEATS};
+
+/// What this C library can be served as, though it is another.
+#[cfg(target_env = "gnu")]
+const OTHER: &Library = &library::MUSL;
+#[cfg(target_env = "musl")]
+const OTHER: &Library = &Library { appends: false, ..library::FREEBSD };
+
+fn own() -> &'static Library {
+    library::HERE.expect("it is known")
+}
+
+/// Held by who sleeps on several requests, which with musl can miss an end where two threads do (see [`library::MUSL`]).
+fn alone() -> StdMutexGuard<'static, ()> {
+    static TURN: StdMutex<()> = StdMutex::new(());
+    TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
 
 /// Held by tests that occupy threads of the C library.
 fn busy() -> StdMutexGuard<'static, ()> {
@@ -28,12 +64,17 @@ fn busy() -> StdMutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-fn start(queue_depth: usize) -> PosixAio {
-    PosixAio::start(queue_depth).expect("glibc has POSIX AIO")
+fn start(library: &'static Library, queue_depth: usize) -> PosixAio {
+    narrow(library, queue_depth, library::GLIBC.seats)
 }
 
-fn narrow(queue_depth: usize, spread: usize) -> PosixAio {
-    PosixAio::with_options(Options { queue_depth, spread }).expect("glibc has POSIX AIO")
+fn narrow(library: &'static Library, queue_depth: usize, spread: usize) -> PosixAio {
+    PosixAio::on(Some(library), Options { queue_depth, spread }).expect("this C library has POSIX AIO")
+}
+
+/// Requests at the C library at the most.
+fn most(library: &Library) -> usize {
+    library.seats * library.depth
 }
 
 fn held(backend: &PosixAio) -> usize {
@@ -88,13 +129,20 @@ fn namesakes(fd: RawFd) -> usize {
 }
 
 /// The same for the reading end of a pipe, whose writing end has the same name.
+#[cfg(target_env = "gnu")]
 fn readers(pipe: &PipeReader) -> usize {
     namesakes(pipe.as_raw_fd()) - 1
 }
 
-#[test]
-fn write_sync_read() {
-    let (bench, backend, file) = (Bench::new(), start(16), file(b""));
+cases! {
+    write_sync_read errors_are_the_kernels what_cannot_be_served_is_left nothing_starts_before_the_first_request
+    thousands_of_requests_each_end_once five_thousand_in_flight_on_one_file control_blocks_are_written_anew
+    a_completion_anywhere_is_noticed_at_once no_file_starves_behind_another a_second_engine_is_turned_away
+    what_is_appended_never_moves_the_position
+}
+
+fn write_sync_read(library: &'static Library) {
+    let (bench, backend, file) = (Bench::new(), start(library, 16), file(b""));
     let (fd, content) = (file.as_raw_fd(), pattern(10_000));
     assert_eq!(run(&bench, &backend, bench.request(OpKind::Write, fd, Some(5), content.clone())).0, Ok(10_000));
     assert_eq!(run(&bench, &backend, bench.request(OpKind::SyncAll, fd, None, Vec::new())).0, Ok(0));
@@ -110,21 +158,27 @@ fn write_sync_read() {
     assert_eq!(held(&backend), 0);
 }
 
-#[test]
-fn errors_are_the_kernels() {
-    let (bench, backend) = (Bench::new(), start(16));
+fn errors_are_the_kernels(library: &'static Library) {
+    let (bench, backend) = (Bench::new(), start(library, 16));
     let write_only = std::fs::OpenOptions::new().write(true).open("/dev/null").expect("/dev/null");
     let read = bench.request(OpKind::Read, write_only.as_raw_fd(), Some(0), vec![0; 8]);
     assert_eq!(run(&bench, &backend, read).0, Err(Errno(libc::EBADF)));
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
     let write = bench.request(OpKind::Write, full.as_raw_fd(), Some(0), vec![0; 8]);
     assert_eq!(run(&bench, &backend, write).0, Err(Errno(libc::ENOSPC)));
+    // Such a one may be refused by the call that makes it, or end so.
+    let (read, pending) = bench.request(OpKind::Read, 1 << 20, Some(0), vec![0; 8]);
+    let mut left = bench.submit(&backend, [read]);
+    let outcome = match left.refused.pop() {
+        Some((_, errno)) => Err(errno),
+        None => wait(pending).0,
+    };
+    assert_eq!((outcome, left.busy.len()), (Err(Errno(libc::EBADF)), 0));
     assert_eq!(held(&backend), 0);
 }
 
-#[test]
-fn what_cannot_be_served_is_left() {
-    let (bench, backend, file) = (Bench::new(), start(16), file(&pattern(64)));
+fn what_cannot_be_served_is_left(library: &'static Library) {
+    let (bench, backend, file) = (Bench::new(), start(library, 16), file(&pattern(64)));
     let fd = file.as_raw_fd();
     let (mut virtual_file, _a) = bench.request(OpKind::Read, fd, Some(0), vec![0; 8]);
     virtual_file.body_mut().handle = RawHandle::Virtual(1);
@@ -146,9 +200,8 @@ fn what_cannot_be_served_is_left() {
     assert_eq!(wait(pending), (Ok(8), pattern(64)[..8].to_vec()), "what follows is served");
 }
 
-#[test]
-fn nothing_starts_before_the_first_request() {
-    let backend = start(16);
+fn nothing_starts_before_the_first_request(library: &'static Library) {
+    let backend = start(library, 16);
     assert!(backend.shared.lock().thread.is_none());
     backend.shutdown();
     let (bench, file) = (Bench::new(), file(b"x"));
@@ -157,17 +210,17 @@ fn nothing_starts_before_the_first_request() {
     assert_eq!(left.refused.first().map(|(_, errno)| errno.0), Some(libc::ESHUTDOWN));
 }
 
-#[test]
-fn a_hundred_thousand_requests_each_end_once() {
-    const COUNT: usize = 100_000;
+/// A hundred; a fifth of them where each has a thread.
+fn thousands_of_requests_each_end_once(library: &'static Library) {
     const BOUND: usize = 1000;
-    let (bench, backend, content) = (Bench::new(), start(BOUND), pattern(1 << 16));
+    let count = if library.serial { 100_000 } else { 20_000 };
+    let (bench, backend, content) = (Bench::new(), start(library, BOUND), pattern(1 << 16));
     let files = [file(&content), file(&content), file(&content)];
     let (mut sent, mut ended) = (0, 0);
     let mut flying = std::collections::VecDeque::new();
     let mut busy = std::collections::VecDeque::new();
-    while ended < COUNT {
-        while sent < COUNT && flying.len() < 2 * BOUND {
+    while ended < count {
+        while sent < count && flying.len() < 2 * BOUND {
             let place = sent % 60_000;
             let fd = files[sent % files.len()].as_raw_fd();
             let (request, pending) = bench.request(OpKind::Read, fd, Some(place as u64), vec![0; 16]);
@@ -189,16 +242,15 @@ fn a_hundred_thousand_requests_each_end_once() {
         }
     }
     assert_eq!(held(&backend), 0);
-    assert!(duplicates(&backend) >= SEATS / 3, "{} duplicates", duplicates(&backend));
+    assert_eq!(duplicates(&backend) >= library.seats / 3, library.serial, "{} duplicates", duplicates(&backend));
 }
 
 /// However many are in flight on one file, the C library has few of them, and the reaper sleeps on fewer: neither a
 /// completion nor a wait costs more for it.
-#[test]
-fn five_thousand_in_flight_on_one_file() {
+fn five_thousand_in_flight_on_one_file(library: &'static Library) {
     const COUNT: usize = 5000;
     let _turn = busy();
-    let (bench, backend) = (Bench::new(), start(COUNT));
+    let (bench, backend) = (Bench::new(), start(library, COUNT));
     let (pipe, mut writer) = std::io::pipe().expect("a pipe");
     let (requests, pendings): (Vec<_>, Vec<_>) = (0..COUNT).map(|_| slow(&bench, &pipe)).unzip();
     submit(&bench, &backend, requests);
@@ -208,7 +260,7 @@ fn five_thousand_in_flight_on_one_file() {
         {
             let state = backend.shared.lock();
             let heads = state.seats.heads().count();
-            assert!(heads <= SEATS && state.seats.flights() <= SEATS * DEPTH, "with {left} to go");
+            assert!(heads <= library.seats && state.seats.flights() <= most(library), "with {left} to go");
         }
         release(&mut writer, 1);
         if left % 100 == 0 {
@@ -218,22 +270,21 @@ fn five_thousand_in_flight_on_one_file() {
             }
         }
     }
-    assert_eq!(duplicates(&backend), SEATS - 1);
+    assert_eq!(duplicates(&backend), if library.serial { library.seats - 1 } else { 0 });
     pendings.into_iter().for_each(|pending| assert_eq!(wait(pending), (Ok(1), vec![7])));
     assert_eq!(held(&backend), 0);
 }
 
 /// Whatever was in a control block before, and however often it was used.
-#[test]
-fn control_blocks_are_written_anew() {
-    let (bench, backend, file) = (Bench::new(), start(1000), file(&pattern(4096)));
+fn control_blocks_are_written_anew(library: &'static Library) {
+    let (bench, backend, file) = (Bench::new(), start(library, 1000), file(&pattern(4096)));
     for block in backend.shared.lock().seats.blocks() {
         // SAFETY: none is in flight, nobody else looks at them, and they are numbers and pointers all over.
         unsafe { block.address().cast_mut().cast::<u8>().write_bytes(0xa5, size_of::<libc::aiocb>()) };
     }
     for round in 0..4u64 {
         // Twice as many as there are blocks.
-        let all = (0..2 * SEATS as u64 * DEPTH as u64)
+        let all = (0..2 * most(library) as u64)
             .map(|at| bench.request(OpKind::Read, file.as_raw_fd(), Some(at + round), vec![0; 8]));
         let (requests, pendings): (Vec<_>, Vec<_>) = all.unzip();
         submit(&bench, &backend, requests);
@@ -245,49 +296,16 @@ fn control_blocks_are_written_anew() {
 }
 
 #[test]
-fn duplicates_grow_with_the_depth_that_is_used() {
-    let _turn = busy();
-    let (bench, backend, file) = (Bench::new(), start(100), file(&pattern(64)));
-    for _ in 0..10 {
-        run(&bench, &backend, bench.request(OpKind::Read, file.as_raw_fd(), Some(0), vec![0; 8])).0.expect("readable");
-    }
-    assert_eq!(duplicates(&backend), 0, "one at a time needs none");
-    let (pipe, mut writer) = std::io::pipe().expect("a pipe");
-    let mut pendings = Vec::new();
-    for count in 1..=20 {
-        let (request, pending) = slow(&bench, &pipe);
-        submit(&bench, &backend, [request]);
-        pendings.push(pending);
-        assert_eq!(duplicates(&backend), count.min(SEATS) - 1);
-    }
-    assert_eq!(readers(&pipe), SEATS);
-    backend.forget(pipe.as_raw_fd());
-    assert_eq!(readers(&pipe), SEATS, "not while requests use them");
-    release(&mut writer, 20);
-    pendings.into_iter().for_each(|pending| assert_eq!(wait(pending), (Ok(1), vec![7])));
-    assert_eq!(readers(&pipe), SEATS, "they stay: closing one would drop locks");
-    backend.forget(file.as_raw_fd());
-    assert_eq!(duplicates(&backend), SEATS - 1, "another file's");
-    backend.forget(pipe.as_raw_fd());
-    assert_eq!((duplicates(&backend), readers(&pipe)), (0, 1));
-    backend.forget(pipe.as_raw_fd());
-    let (request, pending) = slow(&bench, &pipe);
-    submit(&bench, &backend, [request]);
-    release(&mut writer, 1);
-    assert_eq!(wait(pending).0, Ok(1), "forgotten, and known again");
-}
-
-#[test]
 fn without_more_descriptors_there_are_fewer_duplicates() {
     let file = file(b"x");
     let fd = file.as_raw_fd();
-    let mut files = duplicates::Files::new(3, 16);
+    let mut files = duplicates::Files::new(3, Some(16));
     let lines: Vec<_> = (0..6).map_while(|_| files.seat(fd)).collect();
     assert_eq!((lines.len(), lines[0], files.duplicates()), (4, fd, 3), "its own, and three more");
     files.unseat(fd, lines[2]);
     assert_eq!(files.seat(fd), Some(lines[2]), "what is free is used again");
     assert!(files.refused.is_none(), "a bound is no refusal");
-    let mut files = duplicates::Files::new(100, 16);
+    let mut files = duplicates::Files::new(100, Some(16));
     let closed = 1 << 20;
     assert_eq!(files.seat(closed), Some(closed));
     assert_eq!((files.seat(closed), files.refused), (None, Some(Errno(libc::EBADF))), "as it is with EMFILE");
@@ -296,14 +314,13 @@ fn without_more_descriptors_there_are_fewer_duplicates() {
 }
 
 /// The reaper sleeps on what it knows; what comes later must wake it, wherever it completes.
-#[test]
-fn a_completion_anywhere_is_noticed_at_once() {
+fn a_completion_anywhere_is_noticed_at_once(library: &'static Library) {
     let _turn = busy();
-    let (bench, backend, file) = (Bench::new(), start(100), file(&pattern(64)));
+    let (bench, backend, file) = (Bench::new(), start(library, 100), file(&pattern(64)));
     let (pipe, mut writer) = std::io::pipe().expect("a pipe");
     let mut slow_ones = Vec::new();
     // One seat is left for the file, whose requests come and go while the others do not move.
-    for _ in 1..SEATS {
+    for _ in 1..library.seats {
         let (request, pending) = slow(&bench, &pipe);
         submit(&bench, &backend, [request]);
         slow_ones.push(pending);
@@ -313,15 +330,14 @@ fn a_completion_anywhere_is_noticed_at_once() {
         }
     }
     assert!(slow_ones.iter().all(|pending| pending.peek().is_none()));
-    release(&mut writer, SEATS - 1);
+    release(&mut writer, library.seats - 1);
     slow_ones.into_iter().for_each(|pending| assert_eq!(wait(pending).0, Ok(1)));
 }
 
 /// A file whose requests fill every seat shares them with one that comes later.
-#[test]
-fn no_file_starves_behind_another() {
+fn no_file_starves_behind_another(library: &'static Library) {
     let _turn = busy();
-    let (bench, backend, file) = (Bench::new(), start(1000), file(&pattern(64)));
+    let (bench, backend, file) = (Bench::new(), start(library, 1000), file(&pattern(64)));
     let (pipe, mut writer) = std::io::pipe().expect("a pipe");
     let (requests, pendings): (Vec<_>, Vec<_>) = (0..200).map(|_| slow(&bench, &pipe)).unzip();
     submit(&bench, &backend, requests);
@@ -329,7 +345,7 @@ fn no_file_starves_behind_another() {
     submit(&bench, &backend, [read]);
     assert!(pending.peek().is_none(), "all seats are taken");
     // What the seats have, one by one. If they were filled up again, the file's turn would come after all the others.
-    for count in 1..=SEATS * DEPTH {
+    for count in 1..=most(library) {
         release(&mut writer, 1);
         while pendings.iter().filter(|pending| pending.peek().is_some()).count() < count {
             std::thread::yield_now();
@@ -337,37 +353,66 @@ fn no_file_starves_behind_another() {
     }
     assert_eq!(wait(pending).0, Ok(8));
     assert!(pendings.iter().any(|pending| pending.peek().is_none()), "the others still wait for their bytes");
-    release(&mut writer, 200 - SEATS * DEPTH);
+    release(&mut writer, 200 - most(library));
     pendings.into_iter().for_each(|pending| assert_eq!(wait(pending).0, Ok(1)));
 }
 
-/// One descriptor, whose queue takes nothing while the reaper sleeps: what waits here goes on all the same, in order.
-#[test]
-fn a_single_descriptor_keeps_its_order() {
-    let _turn = busy();
-    let (bench, backend) = (Bench::new(), narrow(1000, 1));
-    let (pipe, mut writer) = std::io::pipe().expect("a pipe");
-    let mut pendings = Vec::new();
-    for _ in 0..50 {
-        let (request, pending) = slow(&bench, &pipe);
-        submit(&bench, &backend, [request]);
-        pendings.push(pending);
-    }
-    let bytes: Vec<u8> = (0..50).collect();
-    writer.write_all(&bytes).expect("room in the pipe");
-    for (at, pending) in pendings.into_iter().enumerate() {
-        assert_eq!(wait(pending), (Ok(1), vec![at as u8]));
-    }
-    assert_eq!((duplicates(&backend), readers(&pipe)), (0, 1));
-}
-
-#[test]
-fn a_second_engine_is_turned_away() {
-    let (first, second, backend, file) = (Bench::new(), Bench::new(), start(16), file(&pattern(64)));
+fn a_second_engine_is_turned_away(library: &'static Library) {
+    let (first, second, backend, file) = (Bench::new(), Bench::new(), start(library, 16), file(&pattern(64)));
     let read = |bench: &Bench| {
         let (read, _pending) = bench.request(OpKind::Read, file.as_raw_fd(), Some(0), vec![0; 8]);
         bench.submit(&backend, [read]).refused.first().map(|(_, errno)| errno.0)
     };
     assert_eq!(read(&first), None);
     assert_eq!(read(&second), Some(libc::EOPNOTSUPP), "its ids are the same numbers");
+}
+
+/// A write goes to the end, or elsewhere: in no case to the file's position, from where the next ordinary call goes on.
+fn what_is_appended_never_moves_the_position(library: &'static Library) {
+    let (bench, backend, original) = (Bench::new(), start(library, 16), file(b"0123"));
+    let path = format!("/proc/self/fd/{}", original.as_raw_fd());
+    let mut appending = std::fs::OpenOptions::new().read(true).append(true).open(path).expect("its own file");
+    let fd = appending.as_raw_fd();
+    let (write, pending) = bench.request(OpKind::Write, fd, Some(0), b"45".to_vec());
+    let left = bench.submit(&backend, [write]);
+    if library.appends {
+        assert_eq!(wait(pending).0, Ok(2));
+    } else {
+        assert_eq!(left.refused.first().map(|(_, errno)| errno.0), Some(libc::EOPNOTSUPP));
+        std::os::unix::fs::FileExt::write_at(&appending, b"45", 0).expect("room");
+    }
+    assert_eq!(std::io::Seek::stream_position(&mut appending).expect("it has one"), 0);
+    assert_eq!(run(&bench, &backend, bench.request(OpKind::Read, fd, Some(2), vec![0; 8])).1, b"2345\0\0\0\0");
+}
+
+/// Closed as soon as its last request has ended, and given to another file by the next call that opens one. With musl it is
+/// not so as another library (see [`library::MUSL`]).
+#[cfg(target_env = "musl")]
+#[test]
+fn a_number_that_is_used_again_stands_for_what_it_is_now() {
+    let _turn = busy();
+    let (bench, backend) = (Bench::new(), start(own(), 16));
+    for round in 0..1000 {
+        let (pipe, mut writer) = std::io::pipe().expect("a pipe");
+        let (request, pending) = slow(&bench, &pipe);
+        submit(&bench, &backend, [request]);
+        let block = backend.shared.lock().seats.heads().next().expect("it waits for its byte");
+        release(&mut writer, 1);
+        // The library says that it is over, which it says a little early. Looked at without a pause, as a reaper may.
+        // SAFETY: in flight, or was; it stays in its table.
+        unsafe { abi::suspend(&[block]) }.expect("no signal");
+        while pending.peek().is_none() {
+            let mut done = Vec::new();
+            backend.shared.lock().seats.harvest(&mut done);
+            reap::finish(&mut done);
+        }
+        assert_eq!(wait(pending).0, Ok(1));
+        backend.forget(pipe.as_raw_fd());
+        drop(pipe);
+        let file = file(b"");
+        let write = bench.request(OpKind::Write, file.as_raw_fd(), Some(100), vec![9; 8]);
+        assert_eq!(run(&bench, &backend, write).0, Ok(8));
+        assert_eq!(file.metadata().expect("open").len(), 108, "round {round}: written where it was to be");
+        backend.forget(file.as_raw_fd());
+    }
 }

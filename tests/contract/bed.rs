@@ -11,7 +11,7 @@ use polyaio::{AlignedBuf, Direct, Engine, EngineBuilder, File, OpenOptions, Poli
 use crate::simulation::{self, Disk};
 use crate::support::{self, Scratch, assert_bytes, report_skip};
 use crate::tools::{Watchdog, one_of_many};
-use crate::witness::Witness;
+use crate::witness::{self, Witness};
 
 /// A configuration of backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +85,8 @@ fn server(setup: Setup, what: What) -> &'static str {
         // No asynchronous interface has these.
         (_, What::Meta | What::Serial) => POOL,
         (_, What::Misaligned) => POOL,
+        // It would move the position.
+        (Setup::PosixAio, What::Append) if witness::MUSL => POOL,
         // Blocks threads of its own, so that any file with offsets will do.
         (Setup::PosixAio, _) => POSIX,
         // These would block the submitter.
@@ -149,6 +151,9 @@ impl Bed {
         }
         if let (Setup::PosixAio, Err(why)) = (setup, support::posix_aio()) {
             return report_skip(name, &why);
+        }
+        if setup == Setup::PosixAio && witness::is_not_asked(name) {
+            return;
         }
         let scratch = Scratch::new();
         let mut media = vec![Medium::Buffered];

@@ -73,9 +73,9 @@ pub(crate) fn built_with_kernel_aio() -> Result<(), String> {
 
 /// Whether this build has POSIX AIO, and serves through this C library.
 pub(crate) fn posix_aio() -> Result<(), String> {
-    match (cfg!(feature = "posix-aio"), cfg!(target_env = "gnu")) {
+    match (cfg!(feature = "posix-aio"), cfg!(any(target_env = "gnu", target_env = "musl"))) {
         (true, true) => Ok(()),
-        (true, false) => Err("POSIX AIO is served through glibc only".into()),
+        (true, false) => Err("POSIX AIO is not served with this C library".into()),
         (false, _) => Err("built without the feature posix-aio".into()),
     }
 }

@@ -9,6 +9,7 @@
 
 use super::super::abi::{Call, start_list};
 use super::{Flight, Seats, describe};
+use crate::completion::Errno;
 use crate::request::Request;
 
 /// A request in a seat's queue that the C library has not been given.
@@ -49,7 +50,12 @@ impl Seats {
         while sent < staged.len() {
             let list = staged[sent..].iter().take(self.list_max).take_while(|staged| staged.call.is_transfer());
             let count = list.count().max(1);
-            if !self.launch_together(&staged[sent..sent + count]) {
+            let answer = self.launch_together(&staged[sent..sent + count]);
+            if let Err(errno) = answer
+                && self.is_final(errno)
+            {
+                self.refuse(&staged[sent], errno);
+            } else if answer.is_err() {
                 // Of these some may have been taken; of those behind them none was tried. From the last one on, so that each
                 // is put before those that were staged after it.
                 staged[sent..].iter().rev().for_each(|staged| self.unstage(staged));
@@ -63,32 +69,50 @@ impl Seats {
         all
     }
 
-    /// Sends some in one call. `false`: not all were taken.
-    fn launch_together(&self, list: &[Staged]) -> bool {
+    /// Sends some in one call.
+    fn launch_together(&self, list: &[Staged]) -> Result<(), Errno> {
         match list {
             // SAFETY: the block is prepared, and stays where it is: the table is freed with `self`, when nothing is in flight.
             // The engine keeps descriptor and memory until the request is complete, and the duplicate lives longer than that.
-            [one] => unsafe { self.blocks[one.block].start(one.call) }.is_ok(),
+            [one] => unsafe { self.blocks[one.block].start(one.call) },
             // SAFETY: as above, for each of them.
-            many => unsafe { start_list(many.iter().map(|staged| &self.blocks[staged.block])) }.is_ok(),
+            many => unsafe { start_list(many.iter().map(|staged| &self.blocks[staged.block])) },
         }
+    }
+
+    /// Whether the error is the request's own. Of a list it may be anyone's.
+    fn is_final(&self, errno: Errno) -> bool {
+        self.library.list == 1 && ![libc::EAGAIN, libc::ENOMEM].contains(&errno.0)
     }
 
     /// Takes a request back, unless it is on its way.
     fn unstage(&mut self, staged: &Staged) {
-        let Staged { seat, block, .. } = *staged;
         // SAFETY: prepared, and not collected since.
-        if unsafe { self.blocks[block].was_taken() } {
+        if self.library.list > 1 && unsafe { self.blocks[staged.block].was_taken() } {
             return;
         }
-        let flights = &mut self.seats[seat].flights;
-        let Some(flight) = flights.iter().position(|f| f.block == block).and_then(|place| flights.remove(place)) else {
-            return;
-        };
+        if let Some(request) = self.take_back(staged) {
+            self.put_back(self.seats[staged.seat].file, request);
+            self.free_if_empty(staged.seat);
+        }
+    }
+
+    /// Takes a request out that cannot be served here.
+    fn refuse(&mut self, staged: &Staged, errno: Errno) {
+        if let Some(request) = self.take_back(staged) {
+            self.held -= 1;
+            self.refused.push((request, errno));
+            self.free_if_empty(staged.seat);
+        }
+    }
+
+    fn take_back(&mut self, staged: &Staged) -> Option<Request> {
+        let flights = &mut self.seats[staged.seat].flights;
+        let place = flights.iter().position(|flight| flight.block == staged.block)?;
+        let flight = flights.remove(place)?;
         let mut request = self.depart(flight);
         // SAFETY: the C library has not taken it, and holds no pointers of it.
         unsafe { request.retract() };
-        self.put_back(self.seats[seat].file, request);
-        self.free_if_empty(seat);
+        Some(request)
     }
 }

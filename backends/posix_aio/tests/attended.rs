@@ -1,20 +1,32 @@
 //! Threads that wait for one request each, and sleep on its control block themselves.
 
+#[cfg(target_env = "gnu")]
+use super::super::library::GLIBC;
 use super::*;
 
+#[cfg(target_env = "gnu")]
+const SEATS: usize = GLIBC.seats;
+#[cfg(target_env = "gnu")]
+const DEPTH: usize = GLIBC.depth;
+
+cases! { what_the_reaper_waits_for_is_left_to_it many_threads_and_the_reaper }
+
 /// A backend whose reaper has nothing to do, and sleeps.
+#[cfg(target_env = "gnu")]
 fn quiet(bench: &Bench, queue_depth: usize, spread: usize) -> PosixAio {
-    let (backend, file) = (narrow(queue_depth, spread), file(&pattern(64)));
+    let (backend, file) = (narrow(&GLIBC, queue_depth, spread), file(&pattern(64)));
     run(bench, &backend, bench.request(OpKind::Read, file.as_raw_fd(), Some(0), vec![0; 8])).0.expect("readable");
     backend.forget(file.as_raw_fd());
     until(|| phase(&backend) == Phase::Idle);
     backend
 }
 
+#[cfg(target_env = "gnu")]
 fn phase(backend: &PosixAio) -> Phase {
     backend.shared.lock().phase
 }
 
+#[cfg(target_env = "gnu")]
 fn until(mut condition: impl FnMut() -> bool) {
     let begin = std::time::Instant::now();
     while !condition() {
@@ -31,6 +43,7 @@ fn submit_attended(bench: &Bench, backend: &PosixAio, request: Request) -> Reque
     id
 }
 
+#[cfg(target_env = "gnu")]
 #[test]
 fn the_reaper_is_not_woken_for_what_a_thread_waits_for() {
     let _turn = busy();
@@ -50,11 +63,9 @@ fn the_reaper_is_not_woken_for_what_a_thread_waits_for() {
     }
 }
 
-#[test]
-fn what_the_reaper_waits_for_is_left_to_it() {
+fn what_the_reaper_waits_for_is_left_to_it(library: &'static Library) {
     let _turn = busy();
-    let bench = Bench::new();
-    let backend = quiet(&bench, 16, SEATS);
+    let (bench, backend) = (Bench::new(), start(library, 16));
     let (pipe, mut writer) = std::io::pipe().expect("a pipe");
     let (request, pending) = slow(&bench, &pipe);
     let id = request.id();
@@ -62,9 +73,18 @@ fn what_the_reaper_waits_for_is_left_to_it() {
     assert!(!backend.wait_for(id), "others wait for it");
     release(&mut writer, 1);
     assert_eq!(wait(pending).0, Ok(1));
+    let (request, pending) = slow(&bench, &pipe);
+    let id = submit_attended(&bench, &backend, request);
+    release(&mut writer, 1);
+    if !library.attends {
+        assert!(!backend.wait_for(id), "no thread can wait for one");
+    }
+    backend.wait_for(id);
+    assert_eq!(wait(pending).0, Ok(1));
 }
 
 /// One descriptor: what is before it and behind it in the queue is everybody's.
+#[cfg(target_env = "gnu")]
 #[test]
 fn others_in_its_queue_end_in_order() {
     let _turn = busy();
@@ -92,6 +112,7 @@ fn others_in_its_queue_end_in_order() {
 }
 
 /// A thread sleeps on the block of a request that is cancelled, or taken back and sent again with another one.
+#[cfg(target_env = "gnu")]
 #[test]
 fn cancelled_under_a_thread_that_waits() {
     let _turn = busy();
@@ -124,9 +145,8 @@ fn cancelled_under_a_thread_that_waits() {
 }
 
 /// Nobody loses a block: many threads wait for theirs, while the reaper ends others'.
-#[test]
-fn many_threads_and_the_reaper() {
-    let (bench, backend, file) = (Bench::new(), start(1000), file(&pattern(4096)));
+fn many_threads_and_the_reaper(library: &'static Library) {
+    let (bench, backend, file) = (Bench::new(), start(library, 1000), file(&pattern(4096)));
     std::thread::scope(|scope| {
         for thread in 0..4u64 {
             let (bench, backend, fd) = (&bench, &backend, file.as_raw_fd());

@@ -7,8 +7,12 @@
 use std::ptr;
 use std::time::{Duration, Instant};
 
-use super::super::abi::{self, Block, Call, Cancelled, Operation, cancel, start_list, suspend};
-use super::super::probe;
+use super::super::abi::{Block, Call, Operation, suspend};
+#[cfg(target_env = "gnu")]
+use super::super::{
+    abi::{self, Cancelled, cancel, start_list},
+    probe,
+};
 use super::*;
 
 /// Memory, a control block, and where they are read from. Stays in its box until the read is over.
@@ -55,6 +59,7 @@ impl Reading {
 }
 
 /// Of a file, a control block for a list.
+#[cfg(target_env = "gnu")]
 fn block(opcode: i32, fd: RawFd, memory: &mut [u8]) -> libc::aiocb {
     // SAFETY: numbers and pointers.
     let mut block: libc::aiocb = unsafe { std::mem::zeroed() };
@@ -78,6 +83,7 @@ fn in_progress_and_then_over_and_the_block_can_be_used_again() {
     }
 }
 
+#[cfg(target_env = "gnu")]
 #[test]
 fn a_block_shows_whether_it_was_taken() {
     let _turn = busy();
@@ -98,6 +104,7 @@ fn a_block_shows_whether_it_was_taken() {
     assert_eq!(taken.finish(), (Ok(1), 1));
 }
 
+#[cfg(target_env = "gnu")]
 #[test]
 fn a_list_is_read_and_written_with_gaps_and_in_both_modes() {
     let file = file(&pattern(64));
@@ -135,6 +142,7 @@ fn a_list_is_read_and_written_with_gaps_and_in_both_modes() {
     assert_eq!(answers, [-1, 0], "a mode that there is none of; a list of nothing");
 }
 
+#[cfg(target_env = "gnu")]
 #[test]
 fn our_lists_start_in_order() {
     let _turn = busy();
@@ -154,7 +162,7 @@ fn our_lists_start_in_order() {
 
 #[test]
 fn suspending_ends_with_any_of_the_list_or_in_time() {
-    let _turn = busy();
+    let (_alone, _turn) = (alone(), busy());
     let mut pipes = [(); 2].map(|()| std::io::pipe().expect("a pipe"));
     let readings = [Reading::new(), Reading::new()];
     for (reading, (pipe, _)) in readings.iter().zip(&pipes) {
@@ -177,6 +185,7 @@ fn suspending_ends_with_any_of_the_list_or_in_time() {
     assert_eq!(readings[0].finish(), (Ok(1), 8));
 }
 
+#[cfg(target_env = "gnu")]
 #[test]
 fn cancelling_has_three_answers_by_request_and_by_descriptor() {
     let _turn = busy();
@@ -209,9 +218,10 @@ fn cancelling_has_three_answers_by_request_and_by_descriptor() {
 }
 
 /// In a process of its own: the C library is told once.
+#[cfg(target_env = "gnu")]
 #[test]
 fn threads_are_sized_before_the_first_request_only() {
-    let name = "backends::posix_aio::tests::library::child_that_is_told_twice";
+    let name = "backends::posix_aio::tests::functions::child_that_is_told_twice";
     let mut child = std::process::Command::new(std::env::current_exe().expect("this test"));
     child.args([name, "--exact", "--ignored", "--nocapture"]).env("POLYAIO_TEST_CHILD", name);
     let child = child.output().expect("it starts");
@@ -221,6 +231,7 @@ fn threads_are_sized_before_the_first_request_only() {
 
 /// Not a test by itself: the one above runs it. A program has told the C library how many threads it may have and has used
 /// it; then comes an engine.
+#[cfg(target_env = "gnu")]
 #[test]
 #[ignore = "the child of threads_are_sized_before_the_first_request_only"]
 fn child_that_is_told_twice() {
@@ -262,6 +273,7 @@ fn child_that_is_told_twice() {
     }
 }
 
+#[cfg(target_env = "gnu")]
 fn start_backend() -> PosixAio {
-    super::start(1000)
+    super::start(own(), 1000)
 }
