@@ -251,6 +251,10 @@ impl Block {
     /// The block is [prepared](Self::prepare) for this call. While it is in flight it stays where it is, the descriptor stays
     /// open, and the memory is valid for the call, and used by nobody else.
     pub(super) unsafe fn start(&self, call: Call) -> Result<(), Errno> {
+        #[cfg(all(test, not(polyaio_loom)))]
+        if no_room::strikes() {
+            return Err(Errno(libc::EAGAIN));
+        }
         let at = self.control.get();
         let told = self.told.as_ref().map(|told| Arc::into_raw(told.clone()));
         // SAFETY: the caller's promises are what the functions ask for.
@@ -336,6 +340,22 @@ impl Block {
         // SAFETY: it is over, and asked for once: afterwards it is not in flight.
         let count = unsafe { libc::aio_return(at) };
         Some(if errno == 0 { u64::try_from(count).map_err(|_| Errno(libc::EIO)) } else { Err(Errno(errno)) })
+    }
+}
+
+/// For tests: the C library has no room for the next calls of this thread.
+#[cfg(all(test, not(polyaio_loom)))]
+pub(super) mod no_room {
+    use std::cell::Cell;
+
+    thread_local!(static CALLS: Cell<usize> = const { Cell::new(0) });
+
+    pub(in super::super) fn of(calls: usize) {
+        CALLS.set(calls);
+    }
+
+    pub(super) fn strikes() -> bool {
+        CALLS.replace(CALLS.get().saturating_sub(1)) > 0
     }
 }
 

@@ -138,7 +138,7 @@ cases! {
     write_sync_read errors_are_the_kernels what_cannot_be_served_is_left nothing_starts_before_the_first_request
     thousands_of_requests_each_end_once five_thousand_in_flight_on_one_file control_blocks_are_written_anew
     a_completion_anywhere_is_noticed_at_once no_file_starves_behind_another a_second_engine_is_turned_away
-    what_is_appended_never_moves_the_position
+    what_is_appended_never_moves_the_position without_room_a_request_is_left_or_waits
 }
 
 fn write_sync_read(library: &'static Library) {
@@ -383,6 +383,28 @@ fn what_is_appended_never_moves_the_position(library: &'static Library) {
     }
     assert_eq!(std::io::Seek::stream_position(&mut appending).expect("it has one"), 0);
     assert_eq!(run(&bench, &backend, bench.request(OpKind::Read, fd, Some(2), vec![0; 8])).1, b"2345\0\0\0\0");
+}
+
+fn without_room_a_request_is_left_or_waits(library: &'static Library) {
+    let _turn = busy();
+    let (bench, backend, file) = (Bench::new(), start(library, 16), file(&pattern(64)));
+    let read = || bench.request(OpKind::Read, file.as_raw_fd(), Some(8), vec![0; 8]);
+    // With nothing there that could end, it is left.
+    let (request, _pending) = read();
+    abi::no_room::of(1);
+    let left = bench.submit(&backend, [request]);
+    assert_eq!((left.busy.len(), left.refused.len(), held(&backend)), (1, 0, 0));
+    let (pipe, mut writer) = std::io::pipe().expect("a pipe");
+    let (request, first) = slow(&bench, &pipe);
+    submit(&bench, &backend, [request]);
+    let (request, second) = read();
+    abi::no_room::of(1);
+    submit(&bench, &backend, [request]);
+    // Sent again when the first one ends, or when the reaper was woken for it.
+    release(&mut writer, 1);
+    assert_eq!(wait(first).0, Ok(1));
+    assert_eq!(wait(second), (Ok(8), pattern(64)[8..16].to_vec()));
+    assert_eq!(held(&backend), 0);
 }
 
 /// Closed as soon as its last request has ended, and given to another file by the next call that opens one. With musl it is

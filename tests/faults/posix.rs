@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use polyaio::{BufResult, Engine, Policy, Reason};
 
-use crate::support::{NOBODY, Scratch, Watched, is_root, posix_aio, quiet, require, scarce_aio};
+use crate::support::{NOBODY, Scratch, Watched, glibc, is_root, posix_aio, quiet, require, scarce_aio};
 use crate::tools::{Respawn, Watchdog, join, respawn};
 use crate::{BLOCK, Bench};
 
@@ -22,6 +22,7 @@ const ACCEPT: &str = "POLYAIO_TEST_SHIM_ACCEPT";
 fn no_room_in_the_c_library() {
     let _watchdog = Watchdog::new("faults: no_room_in_the_c_library");
     require!(posix_aio());
+    require!(glibc());
     let scratch = Scratch::new();
     let shim = require!(scarce_aio(scratch.dir()));
     for accepted in ["0", "1", "5"] {
@@ -86,6 +87,7 @@ fn submissions_never_look_slow() {
 fn one_thread_is_enough_for_all_completions() {
     let _watchdog = Watchdog::new("faults: one_thread_is_enough_for_all_completions");
     require!(posix_aio());
+    require!(glibc());
     if let Respawn::Parent(child) = respawn("posix::one_thread_is_enough_for_all_completions") {
         child.expect_success();
         return;
@@ -114,6 +116,7 @@ fn one_thread_is_enough_for_all_completions() {
 fn a_wait_ends_in_time_where_no_thread_is_free() {
     let _watchdog = Watchdog::new("faults: a_wait_ends_in_time_where_no_thread_is_free");
     require!(posix_aio());
+    require!(glibc());
     if let Respawn::Parent(child) = respawn("posix::a_wait_ends_in_time_where_no_thread_is_free") {
         child.expect_success();
         return;

@@ -80,6 +80,11 @@ pub(crate) fn posix_aio() -> Result<(), String> {
     }
 }
 
+/// For what is so with glibc's POSIX AIO only: threads that serve many requests, and can be kept busy.
+pub(crate) fn glibc() -> Result<(), String> {
+    if cfg!(target_env = "gnu") { Ok(()) } else { Err("about glibc's threads".into()) }
+}
+
 /// Whether the kernel gives out an AIO context, and this build would use it.
 pub(crate) fn kernel_aio() -> Result<(), String> {
     built_with_kernel_aio()?;

@@ -25,8 +25,8 @@ mod streams;
 pub(crate) use faults::{Inject, partial_submits, refuse, refuse_here, scarce_aio};
 pub(crate) use images::{LoopDevice, image, image_with_sectors};
 pub(crate) use machine::{
-    NOBODY, backends, built_with_kernel_aio, direct_io, disk_file_system, is_root, kernel_aio, long_tests, posix_aio,
-    root, strace, tool,
+    NOBODY, backends, built_with_kernel_aio, direct_io, disk_file_system, glibc, is_root, kernel_aio, long_tests,
+    posix_aio, root, strace, tool,
 };
 pub(crate) use mounts::{Mount, hide_proc, overlayfs, ramfs, tmpfs};
 pub(crate) use pattern::{
