@@ -9,7 +9,7 @@
 ///
 /// # Platform
 /// Linux: `kernel-aio`, `posix-aio` (with glibc and musl), `thread-pool`. FreeBSD, NetBSD, macOS: `posix-aio`, `thread-pool`.
-/// OpenBSD: `thread-pool`. Without a backend's feature it is not among them.
+/// OpenBSD, Windows: `thread-pool`. Without a backend's feature it is not among them.
 ///
 /// # Examples
 /// ```
@@ -38,6 +38,7 @@ const PLATFORMS: &[(bool, &[&str])] = &[
     (cfg!(target_os = "freebsd"), &["posix-aio", "thread-pool"]),
     (cfg!(target_os = "netbsd"), &["posix-aio", "thread-pool"]),
     (cfg!(target_os = "macos"), &["posix-aio", "thread-pool"]),
+    (cfg!(windows), &["thread-pool"]),
 ];
 
 const _: () = {

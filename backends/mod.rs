@@ -67,7 +67,7 @@ pub(crate) const LAST_RESORT: &str = thread_pool::NAME;
 pub(crate) const STREAM_WORKERS: &str = thread_pool::streams::NAME;
 
 /// Why a backend was not started.
-#[cfg_attr(not(any(feature = "kernel-aio", feature = "posix-aio")), allow(dead_code))]
+#[cfg_attr(any(windows, not(any(feature = "kernel-aio", feature = "posix-aio"))), allow(dead_code))]
 const NOTHING_TO_DO: &str = "the policy requires a backend that has files of its own";
 
 /// Names of all threads that the crate starts begin with it.

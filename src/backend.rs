@@ -76,7 +76,6 @@ mod sync_backend;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,6 +87,7 @@ pub use self::sync_backend::SyncBackend;
 pub(crate) use self::sync_backend::serve;
 use crate::completion::{Errno, Outcome};
 use crate::open::OpenOptions;
+use crate::os::{BorrowedFd, RawFd};
 use crate::request::{RawHandle, Request, RequestId};
 use crate::slot::Slab;
 
@@ -171,7 +171,7 @@ pub trait Backend: Send + Sync {
     }
 
     /// A descriptor that becomes readable, *edge-triggered*, with each completion. `None` for backends that complete by
-    /// themselves.
+    /// themselves. On Windows an event object, best one that a wait resets.
     fn notification(&self) -> Option<BorrowedFd<'_>> {
         None
     }

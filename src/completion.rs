@@ -18,6 +18,7 @@
 
 use std::task::{Poll, Waker};
 
+use crate::os;
 use crate::sync::UnsafeCell;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
@@ -35,19 +36,36 @@ pub type Outcome = Result<u64, Errno>;
 
 /// An operating system error number, such as `libc::EINVAL`.
 ///
+/// # Platform
+/// On Windows it is the number of the C library that says the same as the system's code, and [`std::io::Error`] has the code:
+/// `From` and [`of`](Self::of) translate. A code without such a number is kept as it is, with bit 30 set.
+///
 /// # Examples
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let errno = polyaio::Errno(libc::EAGAIN);
-/// let error = std::io::Error::from_raw_os_error(errno.0);
+/// let error = std::io::Error::from(errno);
 /// assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
-/// assert!(errno.to_string().contains("temporarily unavailable"));
+/// assert_eq!(errno.to_string(), error.to_string());
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Errno(pub i32);
 
 impl Errno {
+    /// The number of an error of the operating system; `None` for another one.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let missing = std::fs::File::open("no such file").unwrap_err();
+    /// assert_eq!(polyaio::Errno::of(&missing), Some(polyaio::Errno(libc::ENOENT)));
+    /// # Ok(()) }
+    /// ```
+    pub fn of(error: &std::io::Error) -> Option<Self> {
+        os::number_of(error).map(Self)
+    }
+
     /// The error number that the last failed C library call of this thread left behind.
     ///
     /// # Examples
@@ -62,25 +80,25 @@ impl Errno {
     /// assert_eq!(length(-1), Err(Errno(libc::EBADF)));
     /// ```
     pub fn last() -> Self {
-        Self(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
+        Self(os::number_of(&std::io::Error::last_os_error()).unwrap_or(libc::EIO))
     }
 }
 
 impl std::fmt::Debug for Errno {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Errno({}: {})", self.0, std::io::Error::from_raw_os_error(self.0))
+        write!(f, "Errno({}: {})", self.0, os::error_of(self.0))
     }
 }
 
 impl std::fmt::Display for Errno {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        std::io::Error::from_raw_os_error(self.0).fmt(f)
+        os::error_of(self.0).fmt(f)
     }
 }
 
 impl From<Errno> for std::io::Error {
     fn from(errno: Errno) -> Self {
-        std::io::Error::from_raw_os_error(errno.0)
+        os::error_of(errno.0)
     }
 }
 

@@ -10,7 +10,6 @@ mod answer;
 
 use std::any::Any;
 use std::io;
-use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use crate::completion::{Errno, Outcome};
@@ -23,6 +22,7 @@ use crate::inline::Transfer;
 use crate::memory::{IoVec, MOST_IOVECS};
 use crate::op::Shape;
 use crate::order::{self, Order};
+use crate::os::{self, AsFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use crate::overlap::{Footprint, Overlap, Pass};
 use crate::request::{Anomaly, OpKind, Owner, RawHandle, Request, RequestId, Trail};
 use crate::route::Route;
@@ -376,7 +376,7 @@ impl OpenFile {
             let answer = (reason != Reason::EarlyEnd).then_some(errno);
             return self.strict(backend, reason, answer, asking).into();
         }
-        if matches!(errno.0, libc::ECANCELED | libc::ESHUTDOWN) && !self.core.state.is_open() {
+        if matches!(errno.0, libc::ECANCELED | os::ESHUTDOWN) && !self.core.state.is_open() {
             return Error::EngineClosed.into();
         }
         errno.into()

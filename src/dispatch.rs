@@ -13,7 +13,6 @@ mod pending;
 mod queue;
 mod reap;
 
-use std::os::fd::RawFd;
 use std::sync::Arc;
 
 pub(crate) use self::completing::{Completing, is_completing};
@@ -25,6 +24,7 @@ use crate::driver::Driver;
 use crate::error::Error;
 use crate::fork::ForkGuard;
 use crate::notify::Notifications;
+use crate::os::RawFd;
 use crate::request::{Place, RequestId};
 use crate::router::policy::Settings;
 use crate::settle::{self, Tally, Witness};

@@ -23,7 +23,7 @@ mod models;
 mod on_exit;
 mod outside;
 mod parker;
-#[cfg(feature = "tokio")]
+#[cfg(all(unix, feature = "tokio"))]
 mod reactor;
 mod seat;
 mod selector;
@@ -33,7 +33,6 @@ mod sleep;
 mod streams;
 mod turn;
 
-use std::os::fd::AsFd as _;
 use std::sync::{Arc, OnceLock, Weak};
 
 use self::background::Background;
@@ -48,6 +47,7 @@ pub(crate) use self::side::Sides;
 pub(crate) use self::turn::turn;
 use crate::error::Error;
 use crate::fork::ForkGuard;
+use crate::os::AsFd as _;
 use crate::stream::Stream;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicUsize};
@@ -69,7 +69,7 @@ pub(crate) struct Driver {
     waits: AtomicUsize,
     background: Mutex<Background>,
     /// tokio's runtimes that collect in the background thread's stead.
-    #[cfg(feature = "tokio")]
+    #[cfg(all(unix, feature = "tokio"))]
     reactors: reactor::Reactors,
     /// Threads inside [`turn()`], which every completion may concern.
     turning: Mutex<Vec<Arc<Parker>>>,
@@ -97,7 +97,7 @@ impl Driver {
             streams: Mutex::new(Vec::new()),
             waits: AtomicUsize::new(0),
             background: Mutex::new(Background::default()),
-            #[cfg(feature = "tokio")]
+            #[cfg(all(unix, feature = "tokio"))]
             reactors: reactor::Reactors::default(),
             turning: Mutex::new(Vec::new()),
             turners: AtomicUsize::new(0),

@@ -6,12 +6,11 @@
 //!
 //! [`Direct::Emulated`](crate::Direct::Emulated) has the rules; `tests/contract/emulated.rs` compares them with devices.
 
-use std::os::fd::RawFd;
-
 use crate::completion::{Errno, Outcome};
 use crate::descriptor::OpenFile;
 use crate::memory::IoVec;
 use crate::op::Shape;
+use crate::os::RawFd;
 use crate::request::{OpKind, Request};
 use crate::router::facts::{self, FileKind};
 

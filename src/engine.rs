@@ -3,7 +3,6 @@
 mod builder;
 
 use std::future::Future;
-use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -24,6 +23,7 @@ use crate::future::Op;
 use crate::op;
 use crate::open::OpenOptions;
 use crate::opening::{self, Opening};
+use crate::os::{self, BorrowedFd, OwnedFd};
 use crate::request;
 use crate::router::policy::Candidate;
 use crate::stats::{Anomalies, InlineStats, NotificationStats, Stats};
@@ -125,6 +125,11 @@ impl Engine {
     ///
     /// The descriptor's flags are not changed.
     ///
+    /// # Platform
+    /// Windows: an `OwnedHandle`. A file that was not opened for overlapped I/O is opened once more, with the same rights and at
+    /// the same position, and the given handle is closed, with the locks that it holds. Where others do not let the file be
+    /// opened, the given handle is used, and each transfer moves its position.
+    ///
     /// # Errors
     /// [`Error::System`] with `EBADF` for a descriptor opened with `O_PATH`; [`Error::EngineClosed`], [`Error::Forked`].
     ///
@@ -142,7 +147,7 @@ impl Engine {
     /// ```
     pub fn adopt(&self, fd: OwnedFd) -> Result<File, Error> {
         self.core().check()?;
-        let file = OpenFile::adopt(self.core().clone(), fd, None, None)?;
+        let file = OpenFile::adopt(self.core().clone(), os::adopt(fd), None, None)?;
         events::file_opened(&file, None);
         Ok(File::new(file))
     }
@@ -253,6 +258,10 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::System`] where there are no descriptors left (`EMFILE`, `ENFILE`).
+    ///
+    /// # Platform
+    /// Windows: an event, signalled while there is something to do. It does not tell of a backend that has a
+    /// [notification](crate::Backend::notification) of its own: wait for that as well.
     ///
     /// # Examples
     /// `poll(2)` here stands for the program's own loop; `examples/event_loop.rs` is a whole one.
@@ -463,7 +472,7 @@ fn finish(core: &Arc<Core>) {
     driver::block_on(core, Drain { core });
     core.notifications.end();
     core.driver.stop_background();
-    #[cfg(feature = "tokio")]
+    #[cfg(all(unix, feature = "tokio"))]
     core.driver.stop_reactors();
     core.all_lanes().filter_map(|lane| lane.backend.as_ref()).for_each(|backend| backend.shutdown());
     events::shutdown("engine has ended");

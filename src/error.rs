@@ -104,7 +104,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// The operating system's error number behind it, where there is one.
+    /// The operating system's error number behind it, where there is one; on Windows its code, which
+    /// [`Errno::of`](crate::Errno::of) an [`io::Error`] translates.
     ///
     /// # Examples
     /// ```
@@ -117,8 +118,8 @@ impl Error {
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {
             Self::Open { source, .. } | Self::System { source, .. } => source.raw_os_error(),
-            Self::DirectRefused { errno, .. } => Some(errno.0),
-            Self::Strict { errno, .. } => errno.map(|errno| errno.0),
+            Self::DirectRefused { errno, .. } => io::Error::from(*errno).raw_os_error(),
+            Self::Strict { errno, .. } => errno.and_then(|errno| io::Error::from(errno).raw_os_error()),
             _ => None,
         }
     }
@@ -175,6 +176,7 @@ impl Error {
         }
     }
 
+    #[cfg(unix)]
     pub(crate) fn system(what: &'static str) -> Self {
         Self::System { what, source: io::Error::last_os_error() }
     }

@@ -3,8 +3,7 @@
 //!
 //! Both only decide which backend a write is offered to first: others may cut the file, or make holes in it.
 
-use std::os::fd::RawFd;
-
+use crate::os::RawFd;
 use crate::request::{OpKind, RawHandle};
 use crate::router::facts::{self, Facts, FileKind};
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};

@@ -1,7 +1,6 @@
 //! (1) The user's call: what can be done with an open file.
 
 use std::future::IntoFuture as _;
-use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 use crate::batch::{self, Batch};
@@ -12,6 +11,9 @@ use crate::future::Op;
 use crate::how::At;
 use crate::metadata::Advice;
 use crate::op::{Advise, Control, Len, Read, ReadExact, Write, WriteAll};
+#[cfg(unix)]
+use crate::os::AsRawFd;
+use crate::os::RawFd;
 use crate::refused::Busy;
 use crate::request::OpKind;
 use crate::route::Route;
@@ -679,6 +681,11 @@ impl File {
         self.inner.facts.is_stream()
     }
 
+    /// What the operating system knows it by; -1 where it does not, or not any more.
+    fn raw(&self) -> RawFd {
+        if self.inner.order.is_closed() { -1 } else { self.inner.descriptor().unwrap_or(-1) }
+    }
+
     fn control(&self, kind: OpKind, position: Option<u64>, length: u64) -> Op<Control> {
         self.op(Control { kind, position, length })
     }
@@ -688,10 +695,19 @@ impl File {
     }
 }
 
+#[cfg(unix)]
 impl AsRawFd for File {
     /// The descriptor, for system calls that this crate does not offer; -1 for a virtual or closed file.
     fn as_raw_fd(&self) -> RawFd {
-        if self.inner.order.is_closed() { -1 } else { self.inner.descriptor().unwrap_or(-1) }
+        self.raw()
+    }
+}
+
+#[cfg(windows)]
+impl std::os::windows::io::AsRawHandle for File {
+    /// The handle, for calls that this crate does not offer; `INVALID_HANDLE_VALUE` for a virtual or closed file.
+    fn as_raw_handle(&self) -> std::os::windows::io::RawHandle {
+        self.raw() as std::os::windows::io::RawHandle
     }
 }
 

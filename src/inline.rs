@@ -5,11 +5,9 @@
 
 #![allow(unsafe_code)]
 
-use std::os::fd::RawFd;
-
 use crate::completion::{Errno, Outcome};
 use crate::memory::{IoVec, MOST_IOVECS};
-use crate::os;
+use crate::os::{self, RawFd};
 use crate::request::OpKind;
 
 /// One transfer in the caller: what, from where to where.
@@ -33,43 +31,8 @@ impl Transfer<'_> {
         unsafe { nowait(self) }
     }
 
-    /// Transfers on a socket without blocking and without a signal.
-    ///
-    /// # Safety
-    /// As [`nowait`](Self::nowait).
-    pub(crate) unsafe fn socket(self) -> Outcome {
-        let [IoVec { base, len }] = *self.memory else {
-            // SAFETY: forwarded to the caller.
-            return unsafe { self.message() };
-        };
-        // SAFETY: forwarded to the caller; recv(2) and send(2) use `len` bytes at `base`.
-        retry(|| unsafe {
-            match self.kind {
-                OpKind::Read => libc::recv(self.fd, base.cast(), len, libc::MSG_DONTWAIT),
-                _ => libc::send(self.fd, base.cast(), len, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL),
-            }
-        })
-    }
-
-    /// As [`socket`](Self::socket), for several ranges.
-    unsafe fn message(self) -> Outcome {
-        let (list, count) = self.list();
-        // SAFETY: all zeroes is an empty message: no address, no ranges, no control data.
-        let mut message = unsafe { std::mem::zeroed::<libc::msghdr>() };
-        message.msg_iov = list.cast_mut();
-        message.msg_iovlen = count as _;
-        // SAFETY: forwarded to the caller; recvmsg(2) and sendmsg(2) use the memory that the ranges describe, and only read
-        // their list.
-        retry(|| unsafe {
-            match self.kind {
-                OpKind::Read => libc::recvmsg(self.fd, &raw mut message, libc::MSG_DONTWAIT),
-                _ => libc::sendmsg(self.fd, &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL),
-            }
-        })
-    }
-
     /// The ranges of one system call. (`IoVec` is laid out as `struct iovec`.)
-    fn list(self) -> (*const libc::iovec, libc::c_int) {
+    fn list(self) -> (*const os::iovec, libc::c_int) {
         (self.memory.as_ptr().cast(), self.memory.len().min(MOST_IOVECS) as libc::c_int)
     }
 
@@ -85,9 +48,9 @@ impl Transfer<'_> {
         // SAFETY: forwarded to the caller; the calls use `len` bytes at `base`.
         retry(|| unsafe {
             match (self.kind, self.position) {
-                (OpKind::Read, None) => libc::read(self.fd, base.cast(), len),
+                (OpKind::Read, None) => os::read(self.fd, base.cast(), len),
                 (OpKind::Read, Some(offset)) => os::pread(self.fd, base.cast(), len, offset as os::Offset),
-                (_, None) => libc::write(self.fd, base.cast(), len),
+                (_, None) => os::write(self.fd, base.cast(), len),
                 (_, Some(offset)) => os::pwrite(self.fd, base.cast(), len, offset as os::Offset),
             }
         })
@@ -99,16 +62,67 @@ impl Transfer<'_> {
         // SAFETY: forwarded to the caller; the calls use the memory that the ranges describe.
         retry(|| unsafe {
             match (self.kind, self.position) {
-                (OpKind::Read, None) => libc::readv(self.fd, list, count),
+                (OpKind::Read, None) => os::readv(self.fd, list, count),
                 (OpKind::Read, Some(offset)) => os::preadv(self.fd, list, count, offset as os::Offset),
-                (_, None) => libc::writev(self.fd, list, count),
+                (_, None) => os::writev(self.fd, list, count),
                 (_, Some(offset)) => os::pwritev(self.fd, list, count, offset as os::Offset),
             }
         })
     }
 }
 
-fn retry(mut call: impl FnMut() -> libc::ssize_t) -> Outcome {
+cfg_if::cfg_if! {
+    if #[cfg(unix)] {
+        impl Transfer<'_> {
+    /// Transfers on a socket without blocking and without a signal.
+            ///
+            /// # Safety
+            /// As [`nowait`](Self::nowait).
+            pub(crate) unsafe fn socket(self) -> Outcome {
+                let [IoVec { base, len }] = *self.memory else {
+                    // SAFETY: forwarded to the caller.
+                    return unsafe { self.message() };
+                };
+                // SAFETY: forwarded to the caller; recv(2) and send(2) use `len` bytes at `base`.
+                retry(|| unsafe {
+                    match self.kind {
+                        OpKind::Read => libc::recv(self.fd, base.cast(), len, libc::MSG_DONTWAIT),
+                        _ => libc::send(self.fd, base.cast(), len, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL),
+                    }
+                })
+            }
+
+            /// As [`socket`](Self::socket), for several ranges.
+            unsafe fn message(self) -> Outcome {
+                let (list, count) = self.list();
+                // SAFETY: all zeroes is an empty message: no address, no ranges, no control data.
+                let mut message = unsafe { std::mem::zeroed::<libc::msghdr>() };
+                message.msg_iov = list.cast_mut();
+                message.msg_iovlen = count as _;
+                // SAFETY: forwarded to the caller; recvmsg(2) and sendmsg(2) use the memory that the ranges describe, and only read
+                // their list.
+                retry(|| unsafe {
+                    match self.kind {
+                        OpKind::Read => libc::recvmsg(self.fd, &raw mut message, libc::MSG_DONTWAIT),
+                        _ => libc::sendmsg(self.fd, &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL),
+                    }
+                })
+            }
+        }
+    } else {
+        impl Transfer<'_> {
+            /// No handle is known to be a socket's.
+            ///
+            /// # Safety
+            /// None: it uses no memory.
+            pub(crate) unsafe fn socket(self) -> Outcome {
+                Err(Errno(libc::EOPNOTSUPP))
+            }
+        }
+    }
+}
+
+fn retry(mut call: impl FnMut() -> isize) -> Outcome {
     loop {
         match u64::try_from(call()) {
             Ok(n) => return Ok(n),
@@ -134,7 +148,7 @@ cfg_if::cfg_if! {
             // SAFETY: the call reads the iovecs, which describe memory that the caller lends. On 64-bit kernels `low` is
             // the whole offset and `high` is ignored; on 32-bit ones they are its halves.
             retry(|| unsafe {
-                libc::syscall(number, transfer.fd, list, count, low, high, libc::RWF_NOWAIT) as libc::ssize_t
+                libc::syscall(number, transfer.fd, list, count, low, high, libc::RWF_NOWAIT) as isize
             })
         }
     } else {

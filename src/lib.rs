@@ -81,10 +81,11 @@
     target_os = "netbsd",
     target_os = "openbsd",
     target_os = "dragonfly",
-    target_vendor = "apple"
+    target_vendor = "apple",
+    windows
 )))]
 compile_error!(
-    "polyaio builds where there is epoll(7) or kqueue(2): Linux, Android, the BSDs, macOS and iOS. Windows and others are \
+    "polyaio builds where there is epoll(7) or kqueue(2): Linux, Android, the BSDs, macOS and iOS; and on Windows. Others are \
      not served; docs/platforms.md has the table"
 );
 
@@ -137,6 +138,10 @@ mod adapters;
 // Beside the flow.
 mod error;
 mod events;
+#[cfg(unix)]
+mod fork;
+#[cfg(windows)]
+#[path = "os/windows/fork.rs"]
 mod fork;
 mod os;
 mod stats;

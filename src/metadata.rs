@@ -1,6 +1,8 @@
 //! What the operating system says of a file, and what a program may say of its plans with it.
 
-use std::time::{Duration, SystemTime};
+#[cfg(unix)]
+use std::time::Duration;
+use std::time::SystemTime;
 
 // The type bits of a mode; the same numbers on every Unix, though not of the same width.
 const TYPE: u32 = 0o170_000;
@@ -115,6 +117,7 @@ impl Metadata {
 }
 
 /// A point in time from seconds and nanoseconds since 1970; both count forwards, also before.
+#[cfg(unix)]
 pub(crate) fn time(seconds: i64, nanoseconds: u32) -> SystemTime {
     let whole = Duration::from_secs(seconds.unsigned_abs());
     let point = match seconds {
@@ -159,7 +162,7 @@ pub enum Advice {
     DontNeed,
 }
 
-#[cfg(all(test, not(polyaio_loom)))]
+#[cfg(all(test, unix, not(polyaio_loom)))]
 mod tests {
     use super::*;
 

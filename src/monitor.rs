@@ -9,10 +9,10 @@
 #![allow(unsafe_code)]
 
 use std::collections::VecDeque;
-use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::os;
 use crate::request::{Owner, Request};
 use crate::router::policy::Class;
 use crate::stats::BackendCounters;
@@ -149,19 +149,19 @@ struct Usage {
 
 impl Usage {
     fn now() -> Self {
-        Self { sleeps: Switches::now().sleeps, cpu: cpu_time() }
+        Self { sleeps: Switches::now().sleeps, cpu: os::thread_time() }
     }
 
     /// Whether the thread has slept since, or computed for longer than `time`: it was not just preempted.
     fn has_worked(&self, time: Duration) -> bool {
-        Switches::now().sleeps > self.sleeps || cpu_time().saturating_sub(self.cpu) > time
+        Switches::now().sleeps > self.sleeps || os::thread_time().saturating_sub(self.cpu) > time
     }
 }
 
 impl Switches {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn now() -> Self {
-        let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+        let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
         // SAFETY: getrusage(2) fills the structure; all zeroes is a value of it, should it fail.
         let usage = unsafe {
             libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
@@ -175,17 +175,6 @@ impl Switches {
     fn now() -> Self {
         Self { sleeps: 0, preemptions: 0 }
     }
-}
-
-/// CPU time of this thread: to the nanosecond, where that of getrusage(2) moves with the timer's tick.
-fn cpu_time() -> Duration {
-    let mut time = MaybeUninit::<libc::timespec>::zeroed();
-    // SAFETY: clock_gettime(2) fills the structure; all zeroes is a value of it, should it fail.
-    let time = unsafe {
-        libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, time.as_mut_ptr());
-        time.assume_init()
-    };
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 #[cfg(all(test, not(polyaio_loom), target_os = "linux"))]

@@ -1,16 +1,11 @@
 //! How a path becomes a descriptor: [`OpenOptions`], and what becomes of `O_DIRECT`.
 
-#![allow(unsafe_code)]
-
-use std::ffi::CString;
-use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::completion::Errno;
 use crate::error::Error;
 use crate::future::Op;
+use crate::os::{self, OwnedFd};
 use crate::router::facts::Alignment;
 
 /// Whether a file is opened for direct I/O (`O_DIRECT`), past the page cache.
@@ -118,7 +113,7 @@ pub struct OpenOptions {
     pub(crate) create: bool,
     pub(crate) create_new: bool,
     pub(crate) mode: u32,
-    pub(crate) custom_flags: i32,
+    pub(crate) custom_flags: os::CustomFlags,
     pub(crate) direct: Direct,
 }
 
@@ -263,6 +258,9 @@ impl OpenOptions {
 
     /// Permission bits of a file that is created, before the umask.
     ///
+    /// # Platform
+    /// Without effect on Windows.
+    ///
     /// # Examples
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -281,6 +279,9 @@ impl OpenOptions {
 
     /// Further `O_*` flags for `open(2)`; access mode bits are ignored.
     ///
+    /// # Platform
+    /// On Windows a `u32` of CreateFile's `FILE_FLAG_*` and `FILE_ATTRIBUTE_*`.
+    ///
     /// # Examples
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -293,7 +294,7 @@ impl OpenOptions {
     /// assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::ELOOP));
     /// # Ok(()) }
     /// ```
-    pub fn custom_flags(&mut self, flags: i32) -> &mut Self {
+    pub fn custom_flags(&mut self, flags: os::CustomFlags) -> &mut Self {
         self.custom_flags = flags;
         self
     }
@@ -405,18 +406,18 @@ impl OpenOptions {
                 format!("direct I/O cannot be emulated with an alignment of {alignment}: it must be a power of two");
             return Err(Error::Options(what));
         }
-        if self.custom_flags & DIRECT_FLAG != 0 {
+        if os::custom(self.custom_flags) & os::O_DIRECT != 0 {
             return Err(Error::Options("emulated direct I/O and O_DIRECT contradict each other".into()));
         }
         Ok(Some(Alignment { memory: alignment, offset: alignment }))
     }
 
     /// The flags of `open(2)`, without `O_DIRECT`; or what is wrong with the options.
-    pub(crate) fn flags(&self) -> Result<i32, Error> {
+    pub(crate) fn flags(&self) -> Result<os::Flags, Error> {
         let access = match (self.read, self.write || self.append) {
-            (true, false) => libc::O_RDONLY,
-            (false, true) => libc::O_WRONLY,
-            (true, true) => libc::O_RDWR,
+            (true, false) => os::O_RDONLY,
+            (false, true) => os::O_WRONLY,
+            (true, true) => os::O_RDWR,
             (false, false) => return Err(Error::Options("set at least one of read, write and append".into())),
         };
         let writes = self.write || self.append;
@@ -427,13 +428,13 @@ impl OpenOptions {
             return Err(Error::Options("append and truncate contradict each other".into()));
         }
         let creation = match (self.create_new, self.create) {
-            (true, _) => libc::O_CREAT | libc::O_EXCL,
-            (false, true) => libc::O_CREAT,
+            (true, _) => os::O_CREAT | os::O_EXCL,
+            (false, true) => os::O_CREAT,
             (false, false) => 0,
         };
-        let append = if self.append { libc::O_APPEND } else { 0 };
-        let truncate = if self.truncate && !self.create_new { libc::O_TRUNC } else { 0 };
-        Ok(access | creation | append | truncate | libc::O_CLOEXEC | (self.custom_flags & !libc::O_ACCMODE))
+        let append = if self.append { os::O_APPEND } else { 0 };
+        let truncate = if self.truncate && !self.create_new { os::O_TRUNC } else { 0 };
+        Ok(access | creation | append | truncate | os::O_CLOEXEC | os::custom(self.custom_flags))
     }
 
     /// `open(2)`, as the options say. The error number comes along when `O_DIRECT` was wished for and refused.
@@ -441,26 +442,23 @@ impl OpenOptions {
     /// `strict`: what is preferred is required.
     pub(crate) fn open_descriptor(&self, path: &Path, strict: bool) -> Result<(OwnedFd, Option<Errno>), Error> {
         let failed = |source| Error::Open { path: path.to_owned(), source };
-        let c_path = CString::new(path.as_os_str().as_bytes())
-            .map_err(|_| failed(io::Error::new(io::ErrorKind::InvalidInput, "the path contains a NUL byte")))?;
         let flags = self.flags()?;
-        let open = |flags| open_retrying(&c_path, flags, self.mode);
+        let open = |flags| os::open(path, flags, self.mode);
         if matches!(self.direct, Direct::Off | Direct::Emulated { .. }) {
             return open(flags).map(|fd| (fd, None)).map_err(failed);
         }
         // The kernel refuses O_DIRECT after it has made the file.
         let required = self.direct == Direct::Required || strict;
         let existed = !required || path.symlink_metadata().is_ok();
-        match open(flags | DIRECT_FLAG) {
+        match open(flags | os::O_DIRECT) {
             Ok(fd) => Ok((fd, None)),
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            Err(error) if os::number_of(&error) == Some(libc::EINVAL) => {
                 // EINVAL may mean other flags too: only when the same open succeeds without O_DIRECT was that the cause.
                 // An O_CREAT|O_EXCL has made the file by the time O_DIRECT is refused: do not trip over it.
                 let refused = Errno(libc::EINVAL);
                 if required {
                     // A look only: nothing is created or cut for an open that is going to fail.
-                    let fd =
-                        open(flags & !(libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC)).map_err(|_| failed(error))?;
+                    let fd = open(flags & !(os::O_CREAT | os::O_EXCL | os::O_TRUNC)).map_err(|_| failed(error))?;
                     let file_system = crate::router::facts::file_system(&fd).to_string();
                     if !existed {
                         // What is left of it otherwise is an empty file: no harm, and nothing to report beside the refusal.
@@ -468,35 +466,11 @@ impl OpenOptions {
                     }
                     return Err(Error::DirectRefused { path: path.to_owned(), file_system, errno: refused });
                 }
-                let retry = if self.create_new { flags & !libc::O_EXCL } else { flags };
+                let retry = if self.create_new { flags & !os::O_EXCL } else { flags };
                 let fd = open(retry).map_err(failed)?;
                 Ok((fd, Some(refused)))
             }
             Err(error) => Err(failed(error)),
-        }
-    }
-}
-
-cfg_if::cfg_if! {
-    if #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd", target_os = "netbsd"))] {
-        pub(crate) const DIRECT_FLAG: i32 = libc::O_DIRECT;
-    } else {
-        // No such flag: `Preferred` is then buffered.
-        pub(crate) const DIRECT_FLAG: i32 = 0;
-    }
-}
-
-fn open_retrying(path: &CString, flags: i32, mode: u32) -> io::Result<OwnedFd> {
-    loop {
-        // SAFETY: `path` is a C string; open(2) takes nothing else by pointer.
-        let fd = unsafe { libc::open(path.as_ptr(), flags, mode as libc::c_uint) };
-        if fd >= 0 {
-            // SAFETY: the descriptor is new and nobody else's.
-            return Ok(unsafe { OwnedFd::from_raw_fd(fd) });
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::how::{Durability, How, Priority};
 use crate::memory::{IoVec, MOST_IOVECS, Ranges};
 use crate::metadata::{Advice, Metadata};
 use crate::opening::Opening;
+use crate::os::RawFd;
 use crate::router::facts::Alignment;
 use crate::router::fallback::{Reason, Reasons};
 use crate::settle::{self, Tally, Witness};
@@ -182,7 +183,7 @@ pub(crate) trait Owner: Send + Sync {
     /// The slots that the request's slot belongs to.
     fn slab(&self) -> &Arc<Slab>;
     /// The file's buffered twin, opened if need be: may block.
-    fn twin(&self) -> Result<std::os::fd::RawFd, Errno>;
+    fn twin(&self) -> Result<RawFd, Errno>;
     /// Closes the twin: the descriptor is about to be closed.
     fn close_twin(&self);
     /// What direct I/O on the file needs.
@@ -282,7 +283,7 @@ impl Request {
     }
 
     /// The descriptor, where the handle is one.
-    pub fn descriptor(&self) -> Option<std::os::fd::RawFd> {
+    pub fn descriptor(&self) -> Option<RawFd> {
         match self.body().handle {
             RawHandle::Descriptor(fd) => Some(fd),
             RawHandle::Virtual(_) => None,
@@ -358,7 +359,7 @@ impl Request {
     }
 
     /// The file's buffered twin, opened if need be: may block.
-    pub(crate) fn twin(&self) -> Result<std::os::fd::RawFd, Errno> {
+    pub(crate) fn twin(&self) -> Result<RawFd, Errno> {
         self.owner().twin()
     }
 

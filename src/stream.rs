@@ -11,7 +11,6 @@
 mod step;
 
 use std::collections::VecDeque;
-use std::os::fd::RawFd;
 use std::sync::OnceLock;
 use std::task::Waker;
 
@@ -20,6 +19,7 @@ pub(crate) use self::step::{Left, StepMemory};
 use crate::completion::{Errno, Outcome};
 use crate::driver::{Driver, FAILED, READABLE, WRITABLE};
 use crate::inline::Transfer;
+use crate::os::{self, RawFd};
 use crate::request::{OpKind, wake};
 use crate::router::facts::{self, Facts, FileKind};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -197,9 +197,7 @@ impl Stream {
 
     /// A descriptor that the caller has made non-blocking needs no worker.
     unsafe fn attempt_plain(&self, transfer: Transfer<'_>) -> Attempt {
-        // SAFETY: F_GETFL takes no pointer.
-        let flags = unsafe { libc::fcntl(self.fd, libc::F_GETFL) };
-        if flags == -1 || flags & libc::O_NONBLOCK == 0 {
+        if !os::is_nonblocking(self.fd) {
             return Attempt::Refused;
         }
         // SAFETY: forwarded to the caller.
@@ -222,15 +220,11 @@ impl Stream {
     /// Whether nothing can be waited for: poll(2) says at any time that there is an error, and never that it is ready. So
     /// does a userfaultfd without `O_NONBLOCK`; a wait would end at once, again and again.
     pub(crate) fn cannot_be_waited_for(&self, kind: OpKind) -> bool {
-        self.driver && self.poll(kind) == libc::POLLERR
+        self.driver && self.poll(kind) == os::POLLERR
     }
 
-    fn poll(&self, kind: OpKind) -> libc::c_short {
-        let events = if kind == OpKind::Read { libc::POLLIN } else { libc::POLLOUT };
-        let mut poll = libc::pollfd { fd: self.fd, events, revents: 0 };
-        // SAFETY: one pollfd, for the duration of the call; a timeout of 0 does not sleep.
-        unsafe { libc::poll(&raw mut poll, 1, 0) };
-        poll.revents
+    fn poll(&self, kind: OpKind) -> os::c_short {
+        os::poll(self.fd, if kind == OpKind::Read { os::POLLIN } else { os::POLLOUT })
     }
 
     /// Wakes `waker` once the stream may be ready. `false` where it cannot be waited for: it is always ready.

@@ -4,7 +4,6 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
@@ -12,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::backend::{Backend, Batch, Completions, Wait};
 use crate::completion::{Errno, Last, Outcome};
 use crate::memory::IoVec;
+use crate::os::RawFd;
 use crate::request::{self, Anomaly, Body, OpKind, Owner, RawHandle, Request, RequestId};
 use crate::router::facts::Alignment;
 use crate::settle::Tally;
@@ -37,13 +37,7 @@ pub(crate) fn one_of_many<T>(what: &str, mut attempt: impl FnMut() -> Result<T, 
 }
 
 /// CPU time of the calling thread: what a piece of work costs, whatever else the machine does meanwhile.
-#[cfg(target_os = "linux")]
-pub(crate) fn thread_time() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel writes one structure through the pointer, which outlives the call.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
+pub(crate) use crate::os::thread_time;
 
 /// An owner that publishes whatever a backend answers.
 struct Publisher {
@@ -154,7 +148,7 @@ impl Bench {
         Leftover { refused, busy }
     }
 
-    #[cfg_attr(not(feature = "kernel-aio"), allow(dead_code))]
+    #[cfg_attr(not(all(feature = "kernel-aio", target_os = "linux")), allow(dead_code))]
     /// Reaps once and completes what came; returns how many, and how many ids were unknown.
     pub(crate) fn reap(&self, backend: &dyn Backend, wait: Wait) -> (usize, u64) {
         let mut claimed = Vec::new();

@@ -5,9 +5,8 @@
 
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
-
 use crate::completion::Errno;
+use crate::os::{AsRawFd as _, OwnedFd, RawFd};
 use crate::sync::{Mutex, lock};
 
 /// The twin of one file.
@@ -110,6 +109,13 @@ cfg_if::cfg_if! {
                 }
             };
             Ok(identity(one)? == identity(other)?)
+        }
+    } else if #[cfg(windows)] {
+        use crate::os;
+
+        /// By ReOpenFile: with the same rights, where those who have opened the file let others write it.
+        fn reopen(fd: RawFd) -> Result<OwnedFd, Errno> {
+            os::reopen_buffered(fd)
         }
     } else {
         fn reopen(_fd: RawFd) -> Result<OwnedFd, Errno> {

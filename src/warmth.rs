@@ -14,10 +14,10 @@
 
 #![allow(unsafe_code)]
 
-use std::os::fd::RawFd;
 use std::sync::{Mutex, PoisonError};
 
 use crate::completion::Errno;
+use crate::os::RawFd;
 use crate::router::facts;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 

@@ -3,7 +3,8 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+
+use crate::os::{AsFd, BorrowedFd};
 
 /// A descriptor that only this side writes to, and that nobody reads: it is watched edge-triggered.
 #[derive(Debug)]
@@ -55,6 +56,30 @@ cfg_if::cfg_if! {
 
             impl AsFd for Descriptor {
                 fn as_fd(&self) -> BorrowedFd<'_> {
+                    self.0.as_fd()
+                }
+            }
+        }
+    } else if #[cfg(windows)] {
+        mod sys {
+            use std::io;
+
+            use crate::os::{AsFd as _, BorrowedFd, Event};
+
+            /// An event that whoever waits for it resets.
+            #[derive(Debug)]
+            pub(super) struct Descriptor(Event);
+
+            impl Descriptor {
+                pub(super) fn new() -> io::Result<Self> {
+                    Event::new(false).map(Self)
+                }
+
+                pub(super) fn ring(&self) {
+                    self.0.set();
+                }
+
+                pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
                     self.0.as_fd()
                 }
             }

@@ -17,7 +17,8 @@ use super::rng::Rng;
 use super::trace::{Recorder, What};
 use crate::backend::VirtualFile;
 use crate::completion::Errno;
-use crate::open::{DIRECT_FLAG, Direct, OpenOptions};
+use crate::open::{Direct, OpenOptions};
+use crate::os;
 use crate::request::OpKind;
 
 /// Streams of the seed. Those of faults begin far above.
@@ -154,7 +155,7 @@ impl State {
         if !self.powered {
             return Err(Errno(libc::EIO));
         }
-        let wants_direct = options.custom_flags & DIRECT_FLAG != 0 || options.direct == Direct::Required;
+        let wants_direct = os::custom(options.custom_flags) & os::O_DIRECT != 0 || options.direct == Direct::Required;
         if wants_direct && !self.settings.direct {
             return Err(Errno(libc::EINVAL));
         }
@@ -175,7 +176,7 @@ impl State {
             path: path.to_owned(),
             writable: options.writes() || options.appends(),
             appends: options.appends(),
-            durable: options.custom_flags & (libc::O_DSYNC | libc::O_SYNC) != 0,
+            durable: os::custom(options.custom_flags) & os::O_SYNCED != 0,
             alignment,
             position: 0,
             epoch: self.epoch,

@@ -59,7 +59,6 @@ mod serve;
 mod submit;
 mod trace;
 
-use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,6 +82,7 @@ use crate::backend::{Backend, Batch, CancelOutcome, Capabilities, Completions, O
 use crate::completion::Errno;
 use crate::error::Error;
 use crate::open::OpenOptions;
+use crate::os::{AsFd as _, BorrowedFd};
 use crate::request::{OpKind, RequestId};
 use crate::sync::{Mutex, lock};
 

@@ -5,22 +5,21 @@
 
 #![allow(unsafe_code)]
 
-use std::os::fd::RawFd;
 use std::ptr;
 
 use super::{control, flagged, misaligned};
 use crate::completion::{Errno, Outcome};
 use crate::how::How;
 use crate::memory::IoVec;
-use crate::os::{self, Offset};
+use crate::os::{self, Offset, RawFd};
 use crate::request::{OpKind, Request};
 
 /// The most that one transfer moves: Linux stops there by itself, the BSDs and macOS refuse more with `EINVAL`.
 const MOST_BYTES: usize = 0x7fff_f000;
 
 const _: () = {
-    assert!(size_of::<IoVec>() == size_of::<libc::iovec>());
-    assert!(align_of::<IoVec>() == align_of::<libc::iovec>());
+    assert!(size_of::<IoVec>() == size_of::<os::iovec>());
+    assert!(align_of::<IoVec>() == align_of::<os::iovec>());
 };
 
 /// Serves one request on the calling thread, blocking it.
@@ -95,21 +94,21 @@ pub(super) unsafe fn plain(fd: RawFd, call: Call<'_>) -> Outcome {
         return retry(|| unsafe {
             match (write, position) {
                 (false, Some(at)) => os::pread(fd, base, len, at),
-                (false, None) => libc::read(fd, base, len),
+                (false, None) => os::read(fd, base, len),
                 (true, Some(at)) => os::pwrite(fd, base, len, at),
-                (true, None) => libc::write(fd, base, len),
+                (true, None) => os::write(fd, base, len),
             }
         });
     }
     // `IoVec` is laid out as `struct iovec`, and a request has few enough of them for any `IOV_MAX`.
-    let (list, count) = (iovecs.as_ptr().cast::<libc::iovec>(), iovecs.len() as libc::c_int);
+    let (list, count) = (iovecs.as_ptr().cast::<os::iovec>(), iovecs.len() as libc::c_int);
     // SAFETY: the list and every range that it names are valid, as the caller says.
     retry(|| unsafe {
         match (write, position) {
             (false, Some(at)) => os::preadv(fd, list, count, at),
-            (false, None) => libc::readv(fd, list, count),
+            (false, None) => os::readv(fd, list, count),
             (true, Some(at)) => os::pwritev(fd, list, count, at),
-            (true, None) => libc::writev(fd, list, count),
+            (true, None) => os::writev(fd, list, count),
         }
     })
 }
@@ -117,7 +116,7 @@ pub(super) unsafe fn plain(fd: RawFd, call: Call<'_>) -> Outcome {
 /// As many of the ranges as one call may move; at least the first, which [`plain`] then cuts. Linux cuts by itself, also
 /// within a range: a transfer that ended before that one would be shorter than there is need, and than it is elsewhere.
 fn window(iovecs: &[IoVec]) -> &[IoVec] {
-    if cfg!(any(target_os = "linux", target_os = "android")) {
+    if cfg!(any(target_os = "linux", target_os = "android", windows)) {
         return iovecs;
     }
     let mut room = MOST_BYTES;
@@ -129,7 +128,7 @@ fn window(iovecs: &[IoVec]) -> &[IoVec] {
 /// always close), so that it must never be tried twice: the number may be another file's by then.
 fn close(fd: RawFd) -> Outcome {
     // SAFETY: the request owns the descriptor that it asks to close.
-    if unsafe { libc::close(fd) } == 0 {
+    if unsafe { os::close(fd) } == 0 {
         return Ok(0);
     }
     match Errno::last() {
@@ -177,18 +176,27 @@ pub(super) fn sync_data(fd: RawFd) -> Outcome {
     sys::sync_data(fd)
 }
 
-/// Whether the length of what is behind a descriptor can be changed.
-pub(super) fn is_regular(fd: RawFd) -> Result<bool, Errno> {
-    status(fd).map(|status| status.st_mode & libc::S_IFMT == libc::S_IFREG)
-}
+cfg_if::cfg_if! {
+    if #[cfg(unix)] {
+        /// Whether the length of what is behind a descriptor can be changed.
+        pub(super) fn is_regular(fd: RawFd) -> Result<bool, Errno> {
+            status(fd).map(|status| status.st_mode & libc::S_IFMT == libc::S_IFREG)
+        }
 
-/// The status of the file behind a descriptor.
-pub(super) fn status(fd: RawFd) -> Result<os::Stat, Errno> {
-    let mut stat = std::mem::MaybeUninit::<os::Stat>::uninit();
-    // SAFETY: `stat` has room for what is written.
-    retry(|| unsafe { os::fstat(fd, stat.as_mut_ptr()) } as isize)?;
-    // SAFETY: `fstat` succeeded and has filled it.
-    Ok(unsafe { stat.assume_init() })
+        /// The status of the file behind a descriptor.
+        pub(super) fn status(fd: RawFd) -> Result<os::Stat, Errno> {
+            let mut stat = std::mem::MaybeUninit::<os::Stat>::uninit();
+            // SAFETY: `stat` has room for what is written.
+            retry(|| unsafe { os::fstat(fd, stat.as_mut_ptr()) } as isize)?;
+            // SAFETY: `fstat` succeeded and has filled it.
+            Ok(unsafe { stat.assume_init() })
+        }
+    } else {
+        /// Whether the length of what is behind a handle can be changed: not that of a volume, which is no file.
+        pub(super) fn is_regular(fd: RawFd) -> Result<bool, Errno> {
+            Ok(os::status(fd).is_ok_and(|status| !status.directory))
+        }
+    }
 }
 
 // Where platforms differ.
@@ -226,6 +234,29 @@ cfg_if::cfg_if! {
                 // SAFETY: the kernel writes one `u64` to where the pointer points.
                 retry(|| unsafe { libc::ioctl(fd, BLKGETSIZE64, &raw mut bytes) } as isize)?;
                 Ok(bytes)
+            }
+        }
+    } else if #[cfg(windows)] {
+        mod sys {
+            use super::{Errno, Offset, Outcome, RawFd, os, retry};
+
+            pub(super) fn sync_all(fd: RawFd) -> Outcome {
+                // SAFETY: touches no memory of ours.
+                retry(|| unsafe { os::fsync(fd) } as isize)
+            }
+
+            pub(super) fn sync_data(fd: RawFd) -> Outcome {
+                // One call for both.
+                sync_all(fd)
+            }
+
+            pub(super) fn allocate(_: RawFd, _: Offset, _: Offset) -> Outcome {
+                // What there is sets the length, and cuts off what others have written meanwhile.
+                Err(Errno(libc::EOPNOTSUPP))
+            }
+
+            pub(super) fn length(fd: RawFd) -> Outcome {
+                os::length(fd)
             }
         }
     } else {

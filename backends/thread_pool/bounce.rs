@@ -6,14 +6,12 @@
 
 #![allow(unsafe_code)]
 
-use std::os::fd::RawFd;
-
 use super::abi;
 use crate::buf::AlignedBuf;
 use crate::completion::{Errno, Outcome};
 use crate::how::Durability;
 use crate::memory::IoVec;
-use crate::os;
+use crate::os::{self, RawFd};
 use crate::request::{OpKind, Request};
 
 /// Bytes that go through the buffer at a time.
@@ -93,9 +91,7 @@ fn read_blocks(fd: RawFd, span: &Span, buffer: &mut AlignedBuf, iovecs: &[IoVec]
 }
 
 fn write_blocks(fd: RawFd, span: &Span, buffer: &mut AlignedBuf, iovecs: &[IoVec]) -> Outcome {
-    // SAFETY: F_GETFL takes no pointer.
-    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
-    if flags == -1 || flags & libc::O_APPEND != 0 {
+    if os::is_append(fd) != Some(false) {
         return Err(Errno(libc::EINVAL));
     }
     let regular = abi::is_regular(fd)?;

@@ -2,12 +2,14 @@
 
 #![allow(unsafe_code)]
 
-use std::os::fd::RawFd;
-
 use super::abi;
 use crate::completion::{Errno, Outcome};
-use crate::metadata::{Advice, Metadata, time};
-use crate::os::Offset;
+#[cfg(unix)]
+use crate::metadata::time;
+use crate::metadata::{Advice, Metadata};
+#[cfg(windows)]
+use crate::os;
+use crate::os::{Offset, RawFd};
 use crate::request::Request;
 
 fn range(request: &Request) -> Result<(Offset, Offset), Errno> {
@@ -38,6 +40,7 @@ pub(super) fn sync_range(fd: RawFd, request: &Request) -> Outcome {
 
 /// What `fstat(2)` says.
 // The fields' types differ between platforms.
+#[cfg(unix)]
 #[allow(clippy::unnecessary_cast)]
 fn from_stat(fd: RawFd) -> Result<Metadata, Errno> {
     let stat = abi::status(fd)?;
@@ -60,6 +63,26 @@ fn from_stat(fd: RawFd) -> Result<Metadata, Errno> {
         modified: moment(stat.st_mtime as i64, modified as i64),
         changed: moment(stat.st_ctime as i64, changed as i64),
         ..Metadata::of_length(stat.st_size as u64)
+    })
+}
+
+/// What GetFileInformationByHandle says. Of who may do what there is one bit that is known elsewhere too.
+#[cfg(windows)]
+fn from_status(fd: RawFd) -> Result<Metadata, Errno> {
+    let status = os::status(fd)?;
+    let kind = if status.directory { libc::S_IFDIR | 0o111 } else { libc::S_IFREG };
+    let permissions = if status.read_only { 0o444 } else { 0o666 };
+    Ok(Metadata {
+        blocks: status.allocated.div_ceil(512),
+        mode: kind as u32 | permissions,
+        links: u64::from(status.links),
+        inode: status.index,
+        device: u64::from(status.volume),
+        accessed: status.accessed,
+        modified: status.modified,
+        changed: status.changed,
+        created: Some(status.created),
+        ..Metadata::of_length(status.len)
     })
 }
 
@@ -138,7 +161,10 @@ cfg_if::cfg_if! {
         mod sys {
             use super::{Advice, Errno, Offset, Outcome, RawFd, abi};
 
+            #[cfg(unix)]
             pub(super) use super::from_stat as metadata;
+            #[cfg(windows)]
+            pub(super) use super::from_status as metadata;
 
             pub(super) fn advise(_: RawFd, _: Offset, _: Offset, _: Advice) -> Outcome {
                 Err(Errno(libc::EOPNOTSUPP))

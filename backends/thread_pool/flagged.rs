@@ -2,11 +2,10 @@
 
 #![allow(unsafe_code)]
 
-use std::os::fd::RawFd;
-
 use super::abi::{self, Call};
 use crate::completion::{Errno, Outcome};
 use crate::how::{Durability, How};
+use crate::os::RawFd;
 
 /// One read or write, as `how` says.
 ///
@@ -39,6 +38,17 @@ pub(super) unsafe fn transfer(fd: RawFd, call: Call<'_>, how: How) -> Outcome {
         }
         Err(Errno(libc::ENOSYS)) => Err(Errno(libc::EOPNOTSUPP)),
         outcome => outcome,
+    }
+}
+
+/// Where there are no priorities.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+struct Unraised;
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+impl Unraised {
+    fn new(_: crate::how::Priority) -> Result<Self, Errno> {
+        Ok(Self)
     }
 }
 
@@ -106,10 +116,45 @@ cfg_if::cfg_if! {
                 }
             }
         }
+    } else if #[cfg(windows)] {
+        mod sys {
+            use super::{Call, Durability, How, Outcome, RawFd, abi};
+            use crate::os;
+
+            pub(super) use super::Unraised as Raised;
+
+            /// To the end of the file.
+            const APPEND: libc::c_int = 1;
+            /// And then to the disk.
+            const SYNC: libc::c_int = 2;
+
+            /// `None` where it has to be done by other means, or cannot be.
+            pub(super) fn flags(how: How) -> Option<libc::c_int> {
+                let later = how.durability == Durability::Later;
+                match (how.nowait, how.append) {
+                    (true, _) => None,
+                    (false, true) => Some(if later { APPEND } else { APPEND | SYNC }),
+                    (false, false) => later.then_some(0),
+                }
+            }
+
+            /// # Safety
+            /// As [`abi::plain`].
+            pub(super) unsafe fn call(fd: RawFd, call: Call<'_>, flags: libc::c_int) -> Outcome {
+                // SAFETY: the ranges are the caller's to lend.
+                let n = abi::retry(|| unsafe { os::append(fd, call.iovecs) })?;
+                if flags & SYNC != 0 {
+                    abi::sync_all(fd)?;
+                }
+                Ok(n)
+            }
+        }
     } else {
         mod sys {
             use super::{Call, Errno, How, Outcome, RawFd};
-            use crate::how::{Durability, Priority};
+            use crate::how::Durability;
+
+            pub(super) use super::Unraised as Raised;
 
             pub(super) fn flags(how: How) -> Option<libc::c_int> {
                 (how.durability == Durability::Later && !how.nowait && !how.append).then_some(0)
@@ -119,15 +164,6 @@ cfg_if::cfg_if! {
             /// None: there is no such call.
             pub(super) unsafe fn call(_: RawFd, _: Call<'_>, _: libc::c_int) -> Outcome {
                 Err(Errno(libc::EOPNOTSUPP))
-            }
-
-            /// There are no priorities.
-            pub(super) struct Raised;
-
-            impl Raised {
-                pub(super) fn new(_: Priority) -> Result<Self, Errno> {
-                    Ok(Self)
-                }
             }
         }
     }

@@ -6,11 +6,9 @@
 
 #![allow(unsafe_code)]
 
-use std::os::fd::RawFd;
-
 use super::{abi, bounce};
 use crate::completion::{Errno, Outcome};
-use crate::os;
+use crate::os::{self, RawFd};
 use crate::request::{OpKind, Request};
 
 /// Serves one misaligned transfer on the calling thread, blocking it.
@@ -39,7 +37,8 @@ fn through(twin: RawFd, position: u64, request: &mut Request) -> Outcome {
     let n = abi::transfer(twin, Some(position), request)?;
     if request.kind() == OpKind::Write {
         // An append has gone elsewhere: to where the file ended.
-        let (from, length) = if request.appends() || is_append(twin) { (0, 0) } else { (position, n) };
+        let (from, length) =
+            if request.appends() || os::is_append(twin) == Some(true) { (0, 0) } else { (position, n) };
         write_back(twin, from, length)?;
     }
     Ok(n)
@@ -47,11 +46,11 @@ fn through(twin: RawFd, position: u64, request: &mut Request) -> Outcome {
 
 /// At the position of the descriptor, which the twin does not share.
 fn at_position(fd: RawFd, twin: RawFd, request: &mut Request) -> Outcome {
-    let position = seek(fd, 0, libc::SEEK_CUR)?;
-    seek(twin, position, libc::SEEK_SET)?;
+    let position = seek(fd, 0, os::SEEK_CUR)?;
+    seek(twin, position, os::SEEK_SET)?;
     let n = abi::transfer(twin, None, request)?;
-    let after = seek(twin, 0, libc::SEEK_CUR)?;
-    seek(fd, after, libc::SEEK_SET)?;
+    let after = seek(twin, 0, os::SEEK_CUR)?;
+    seek(fd, after, os::SEEK_SET)?;
     if request.kind() == OpKind::Write {
         write_back(twin, after.saturating_sub(n), n)?;
     }
@@ -62,12 +61,6 @@ fn seek(fd: RawFd, offset: u64, whence: libc::c_int) -> Outcome {
     let offset = os::Offset::try_from(offset).map_err(|_| Errno(libc::EINVAL))?;
     // SAFETY: lseek(2) takes no pointer.
     u64::try_from(unsafe { os::lseek(fd, offset, whence) }).map_err(|_| Errno::last())
-}
-
-fn is_append(fd: RawFd) -> bool {
-    // SAFETY: F_GETFL takes no pointer.
-    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
-    flags != -1 && flags & libc::O_APPEND != 0
 }
 
 cfg_if::cfg_if! {
@@ -102,7 +95,7 @@ cfg_if::cfg_if! {
     } else {
         fn write_back(fd: RawFd, _from: u64, _length: u64) -> Result<(), Errno> {
             // SAFETY: the call takes no pointer.
-            abi::retry(|| unsafe { libc::fsync(fd) } as isize).map(|_| ())
+            abi::retry(|| unsafe { os::fsync(fd) } as isize).map(|_| ())
         }
     }
 }

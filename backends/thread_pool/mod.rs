@@ -53,6 +53,7 @@ pub use self::threaded::Threaded;
 use self::worker::{Rest, Staff};
 use crate::backend::{Backend, Batch, Capabilities};
 use crate::completion::{Errno, Outcome};
+use crate::os;
 use crate::request::Request;
 use crate::sync::{Mutex, lock};
 
@@ -205,7 +206,7 @@ impl ThreadPool {
             roll: tests::Roll::default(),
         });
         if let Err(error) = worker::start_first(&shared) {
-            let errno = Errno(error.raw_os_error().unwrap_or(libc::EAGAIN));
+            let errno = Errno(os::number_of(&error).unwrap_or(libc::EAGAIN));
             let reason = lock(&shared.staff).failure().map_or_else(|| error.to_string(), str::to_owned);
             return Err(NotStarted { errno, reason });
         }

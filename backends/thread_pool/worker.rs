@@ -10,6 +10,7 @@ use super::queue::Seat;
 use super::reap::{self, LoopCount};
 use super::{Shared, probe};
 use crate::events::{self, Event};
+use crate::os;
 use crate::request::Request;
 use crate::sync::{Condvar, Mutex, lock};
 
@@ -116,7 +117,7 @@ fn start_thread(shared: &Arc<Shared>) -> io::Result<()> {
     let mut staff = lock(&shared.staff);
     let threads = match grown {
         Ok(Some(threads)) => threads,
-        Ok(None) => return Err(io::Error::from_raw_os_error(libc::ECANCELED)),
+        Ok(None) => return Err(os::error_of(libc::ECANCELED)),
         Err(panic) => {
             // A payload's destructor is no place to panic again.
             std::mem::forget(panic);
@@ -124,7 +125,7 @@ fn start_thread(shared: &Arc<Shared>) -> io::Result<()> {
                 // `threadpool` has counted the thread that it could not create. Lowering the count starts and ends nothing.
                 threads.set_num_threads(running);
             }
-            return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+            return Err(os::error_of(libc::EAGAIN));
         }
     };
     let Some(seat) = staff.seats.pop() else { unreachable!("`hire` gives out no more places than there are seats") };

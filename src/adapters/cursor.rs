@@ -15,6 +15,7 @@ use super::{Pace, Spare};
 use crate::file::File;
 use crate::future::Op;
 use crate::op::Len;
+use crate::os;
 
 pub(super) struct Cursor {
     file: File,
@@ -116,7 +117,7 @@ impl Cursor {
         }
         if !self.file.facts().writable {
             // Now, and not when the block is sent.
-            return Poll::Ready(Err(io::Error::from_raw_os_error(libc::EBADF)));
+            return Poll::Ready(Err(os::error_of(libc::EBADF)));
         }
         self.on(Side::Writer, context, |this, context| {
             // Either ahead or behind, never both: nothing is read while it is being written.
@@ -147,7 +148,7 @@ impl Cursor {
     /// Waits for the writes, and moves. On an error the position stays.
     pub(super) fn poll_seek(&mut self, context: &mut Context<'_>, to: SeekFrom) -> Poll<io::Result<u64>> {
         if self.file.is_stream() {
-            return Poll::Ready(Err(io::Error::from_raw_os_error(libc::ESPIPE)));
+            return Poll::Ready(Err(os::error_of(libc::ESPIPE)));
         }
         self.on(Side::Reader, context, |this, context| {
             ready!(this.poll_settled(context))?;

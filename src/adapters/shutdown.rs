@@ -1,10 +1,9 @@
 //! The end of what is written to a socket.
 
-#![allow(unsafe_code)]
-
 use std::io;
 
 use crate::file::File;
+use crate::os;
 use crate::router::facts::FileKind;
 
 /// Tells the other end of a socket that nothing more comes; does nothing to other files.
@@ -16,14 +15,12 @@ pub(super) fn writing(file: &File) -> io::Result<()> {
     // A close waits for what has begun: the number stays this socket's meanwhile.
     let begun = inner.order.begin();
     let result = match (&begun, inner.descriptor()) {
-        // SAFETY: no pointer is passed, and the descriptor is open until `end`.
-        (Ok(()), Some(fd)) if unsafe { libc::shutdown(fd, libc::SHUT_WR) } == 0 => Ok(()),
-        (Ok(()), Some(_)) => match io::Error::last_os_error() {
+        (Ok(()), Some(fd)) => match os::shutdown_writing(fd) {
             // The other end is gone already.
-            error if error.raw_os_error() == Some(libc::ENOTCONN) => Ok(()),
-            error => Err(error),
+            Err(error) if os::number_of(&error) == Some(libc::ENOTCONN) => Ok(()),
+            result => result,
         },
-        _ => Err(io::Error::from_raw_os_error(libc::EBADF)),
+        _ => Err(os::error_of(libc::EBADF)),
     };
     inner.end();
     result

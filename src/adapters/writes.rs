@@ -12,6 +12,7 @@ use crate::error::BufResult;
 use crate::file::File;
 use crate::future::Op;
 use crate::op::WriteAll;
+use crate::os;
 
 #[derive(Default)]
 pub(super) struct Writes {
@@ -50,7 +51,7 @@ impl Writes {
             return Poll::Ready(Err(error));
         }
         if position >= i64::MAX as u64 {
-            return Poll::Ready(Err(io::Error::from_raw_os_error(libc::EFBIG)));
+            return Poll::Ready(Err(os::error_of(libc::EFBIG)));
         }
         let filling = self.filling.get_or_insert_with(|| Filling {
             block: spare.take(pace),

@@ -7,13 +7,14 @@
 #![allow(unsafe_code)]
 
 use std::io::{self, IoSlice};
-use std::os::fd::BorrowedFd;
 
 use super::room::{Filled, Room};
 use super::sync_backend::errno;
 use crate::completion::{Errno, Outcome};
 use crate::how::{Durability, Priority};
+use crate::memory::IoVec;
 use crate::metadata::{Advice, Metadata};
+use crate::os::{self, BorrowedFd};
 use crate::request::{Anomaly, OpKind, RawHandle, Request};
 
 /// One operation, for as long as it is being executed.
@@ -77,6 +78,9 @@ pub struct Operation<'a> {
     request: &'a mut Request,
     filled: Filled,
     call: fn(&mut Request) -> Outcome,
+    /// What [`data`](Self::data) shows, where that is laid out in another way than the request's ranges.
+    #[cfg(windows)]
+    slices: std::sync::OnceLock<Vec<IoSlice<'static>>>,
 }
 
 /// What an operation runs against.
@@ -113,7 +117,13 @@ impl<'a> Operation<'a> {
             // what was filled (`settle`).
             unsafe { request.start() };
         }
-        Self { request, filled: Filled::default(), call }
+        Self {
+            request,
+            filled: Filled::default(),
+            call,
+            #[cfg(windows)]
+            slices: std::sync::OnceLock::new(),
+        }
     }
 
     /// What is asked for.
@@ -125,7 +135,7 @@ impl<'a> Operation<'a> {
     pub fn handle(&self) -> Handle<'_> {
         match self.request.handle() {
             // SAFETY: the request keeps the descriptor open until it is complete, and we borrow the request.
-            RawHandle::Descriptor(fd) => Handle::Descriptor(unsafe { BorrowedFd::borrow_raw(fd) }),
+            RawHandle::Descriptor(fd) => Handle::Descriptor(unsafe { os::borrow(fd) }),
             RawHandle::Virtual(number) => Handle::Virtual(number),
         }
     }
@@ -180,10 +190,31 @@ impl<'a> Operation<'a> {
         if self.kind() != OpKind::Write {
             return &[];
         }
-        let ranges = self.request.iovecs();
-        // SAFETY: `IoVec` and, by its documentation, `IoSlice` are laid out as `struct iovec`. The ranges of a write are
-        // initialised, changed by nobody and in place until the request is complete (`IoBuf`), and we borrow the request.
+        // SAFETY: the ranges of a write are initialised, changed by nobody and in place until the request is complete
+        // (`IoBuf`), and we borrow the request.
+        unsafe { self.shown(self.request.iovecs()) }
+    }
+
+    /// # Safety
+    /// The ranges may be read as long as the operation is borrowed.
+    #[cfg(unix)]
+    unsafe fn shown<'b>(&self, ranges: &'b [IoVec]) -> &'b [IoSlice<'b>] {
+        // SAFETY: `IoVec` and, by its documentation, `IoSlice` are laid out as `struct iovec`.
         unsafe { std::slice::from_raw_parts(ranges.as_ptr().cast(), ranges.len()) }
+    }
+
+    /// # Safety
+    /// The ranges may be read as long as the operation is borrowed.
+    #[cfg(windows)]
+    unsafe fn shown(&self, ranges: &[IoVec]) -> &[IoSlice<'_>] {
+        /// An `IoSlice` is a `WSABUF` here, which has 32 bits for its length.
+        const MOST: usize = 1 << 30;
+        self.slices.get_or_init(|| {
+            // SAFETY: as the caller says. The list is given out for no longer than the operation is borrowed.
+            let bytes =
+                ranges.iter().map(|range| unsafe { std::slice::from_raw_parts(range.base.cast_const(), range.len) });
+            bytes.flat_map(|bytes| bytes.chunks(MOST)).map(IoSlice::new).collect()
+        })
     }
 
     /// Where a read puts its bytes; full from the beginning for other kinds.
@@ -224,7 +255,6 @@ mod tests {
     use std::mem::MaybeUninit;
 
     use super::*;
-    use crate::memory::IoVec;
     use crate::testing::Bench;
 
     /// A read of 24 bytes into ranges of 4, 8 and 12 bytes, of which those that come later lie first in the buffer.

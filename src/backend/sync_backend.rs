@@ -6,6 +6,7 @@ use std::path::Path;
 use super::{Capabilities, Operation, VirtualFile};
 use crate::completion::{Errno, Outcome};
 use crate::open::OpenOptions;
+use crate::os;
 use crate::request::{OpKind, RawHandle, Request};
 
 /// Serves one operation at a time on a thread that it may block: a [`Backend`](super::Backend) for those who need no
@@ -173,7 +174,7 @@ fn close(backend: &dyn SyncBackend, number: u64) -> Result<(), Errno> {
 pub(super) fn errno(error: &io::Error) -> Errno {
     use io::ErrorKind as Kind;
     let number = match error.kind() {
-        _ if error.raw_os_error().is_some_and(|number| number > 0) => error.raw_os_error().unwrap_or(libc::EIO),
+        _ if os::number_of(error).is_some_and(|number| number > 0) => os::number_of(error).unwrap_or(libc::EIO),
         Kind::NotFound => libc::ENOENT,
         Kind::PermissionDenied => libc::EACCES,
         Kind::AlreadyExists => libc::EEXIST,
@@ -181,12 +182,12 @@ pub(super) fn errno(error: &io::Error) -> Errno {
         Kind::NotADirectory => libc::ENOTDIR,
         Kind::IsADirectory => libc::EISDIR,
         Kind::ReadOnlyFilesystem => libc::EROFS,
-        Kind::StaleNetworkFileHandle => libc::ESTALE,
+        Kind::StaleNetworkFileHandle => os::ESTALE,
         Kind::InvalidInput => libc::EINVAL,
         Kind::TimedOut => libc::ETIMEDOUT,
         Kind::StorageFull | Kind::WriteZero => libc::ENOSPC,
         Kind::NotSeekable => libc::ESPIPE,
-        Kind::QuotaExceeded => libc::EDQUOT,
+        Kind::QuotaExceeded => os::EDQUOT,
         Kind::FileTooLarge => libc::EFBIG,
         Kind::ResourceBusy => libc::EBUSY,
         Kind::Deadlock => libc::EDEADLK,
@@ -206,7 +207,7 @@ pub(super) fn errno(error: &io::Error) -> Errno {
     Errno(number)
 }
 
-#[cfg(all(test, not(polyaio_loom)))]
+#[cfg(all(test, unix, not(polyaio_loom)))]
 mod tests {
     use super::*;
 

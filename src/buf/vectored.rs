@@ -132,7 +132,7 @@ mod tests {
     fn what_was_read_fills_one_buffer_after_the_other() {
         let mut buffers = [Vec::with_capacity(4), Vec::new(), vec![9; 3], Vec::with_capacity(4)];
         let total: usize = buffers.ranges_mut().map(|range| range.len).sum();
-        assert_eq!(total, buffers.iter().map(Vec::capacity).sum());
+        assert_eq!(total, buffers.iter().map(Vec::capacity).sum::<usize>());
         for range in buffers.ranges_mut().filter(|range| range.len > 0) {
             // SAFETY: the range may be written.
             unsafe { range.base.write_bytes(7, range.len) };

@@ -38,7 +38,7 @@ impl Driver {
     /// A future is pending on an executor that is not ours: from now on somebody has to collect at all times.
     /// `false`: nobody does, because no thread can be had.
     pub(crate) fn ensure_driven_for_foreign(&self, core: &Arc<Core>) -> bool {
-        #[cfg(feature = "tokio")]
+        #[cfg(all(unix, feature = "tokio"))]
         if self.attend_in_tokio(core) {
             return true;
         }

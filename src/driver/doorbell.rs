@@ -1,15 +1,14 @@
 //! What ends the seated thread's sleep when what it waits for happens elsewhere.
 
-use std::os::fd::{AsFd, BorrowedFd};
-
 use crate::error::Error;
+use crate::os::{AsFd, BorrowedFd};
 
 /// What ends a sleep in the kernel.
 pub(super) trait Bell: Send + Sync + 'static {
     fn ring(&self);
 }
 
-/// A descriptor that becomes readable when it is rung: an eventfd, or a pair of sockets where there is none.
+/// A descriptor that becomes readable when it is rung: an eventfd, or a pair of sockets where there is none; on Windows an event.
 pub(super) struct Doorbell(system::Descriptor);
 
 impl Doorbell {
@@ -82,6 +81,35 @@ cfg_if::cfg_if! {
 
             impl AsFd for Descriptor {
                 fn as_fd(&self) -> BorrowedFd<'_> {
+                    self.0.as_fd()
+                }
+            }
+        }
+    } else if #[cfg(windows)] {
+        mod system {
+            use crate::error::Error;
+            use crate::os::{AsFd as _, BorrowedFd, Event};
+
+            /// It stays set until it is reset.
+            pub(super) const FILLS_UP: bool = true;
+
+            /// An event object.
+            pub(super) struct Descriptor(Event);
+
+            impl Descriptor {
+                pub(super) fn new() -> Result<Self, Error> {
+                    Event::new(true).map(Self).map_err(|source| Error::System { what: "CreateEvent", source })
+                }
+
+                pub(super) fn drain(&self) {
+                    self.0.reset();
+                }
+
+                pub(super) fn ring(&self) {
+                    self.0.set();
+                }
+
+                pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
                     self.0.as_fd()
                 }
             }

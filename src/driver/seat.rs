@@ -271,7 +271,7 @@ impl Driven for Arc<Core> {
         self.patiently(timeout, |timeout| self.driver.drive(self, parker, timeout));
     }
 
-    #[cfg(feature = "tokio")]
+    #[cfg(all(unix, feature = "tokio"))]
     fn vacated(&self) {
         self.driver.call_reactors(self);
     }

@@ -1,6 +1,7 @@
-//! What tells the seated thread of readiness: epoll(7) on Linux, kqueue(2) on the BSDs and macOS.
+//! What tells the seated thread of readiness: epoll(7) on Linux, kqueue(2) on the BSDs and macOS, and on Windows a wait for
+//! several objects.
 //!
-//! Each is a descriptor that becomes readable with what it has to tell, so that a program's own loop, and tokio's reactor,
+//! Each but the last is a descriptor that becomes readable with what it has to tell, so that a program's own loop, and tokio's reactor,
 //! can poll it as well as the thread in the seat. The files have the same items; no other file of the driver knows which
 //! of them is compiled in.
 
@@ -8,6 +9,9 @@ cfg_if::cfg_if! {
     if #[cfg(any(target_os = "linux", target_os = "android"))] {
         mod epoll;
         use self::epoll as system;
+    } else if #[cfg(windows)] {
+        mod windows;
+        use self::windows as system;
     } else {
         mod kqueue;
         use self::kqueue as system;
@@ -24,6 +28,7 @@ pub(super) enum Trigger {
     /// With each change, once.
     Edge,
     /// As long as it is readable.
+    #[cfg(unix)]
     Level,
 }
 
@@ -31,10 +36,11 @@ pub(super) enum Trigger {
 pub(super) const NO_STREAM: u64 = u64::MAX;
 
 /// Events taken from the kernel in one go.
+#[cfg(unix)]
 pub(super) const EVENTS: usize = 64;
 
-/// The same for every selector.
-#[cfg(all(test, not(polyaio_loom)))]
+/// The same for every selector that is a descriptor.
+#[cfg(all(test, unix, not(polyaio_loom)))]
 mod tests {
     use std::io::{Read as _, Write as _};
     use std::os::fd::{AsFd as _, AsRawFd as _};

@@ -29,9 +29,9 @@ use super::parker::Parker;
 use super::selector::{Events, Selector, Trigger};
 use super::sharing::Sharing;
 use crate::dispatch::{Core, Lane};
+use crate::os::AsFd as _;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, lock, thread_mark, try_lock};
-use std::os::fd::AsFd as _;
 
 /// How long the owner of a side seat may be awake without coming to collect before others do.
 const PATIENCE: Duration = Duration::from_millis(50);

@@ -1,6 +1,5 @@
 //! The sleep in the kernel, and what it tells.
 
-use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use crate::completion::Errno;
 use crate::dispatch::{Completing, Core, REAP_MAX};
 use crate::error::Error;
 use crate::notify;
+use crate::os::BorrowedFd;
 use crate::sync::atomic::Ordering;
 use crate::sync::lock;
 

@@ -1,10 +1,10 @@
 //! Pipes, sockets and terminals that somebody waits for.
 
-use std::os::fd::RawFd;
 use std::sync::{Arc, Weak};
 
 use super::Driver;
 use crate::completion::Errno;
+use crate::os::RawFd;
 use crate::stream::Stream;
 use crate::sync::atomic::Ordering;
 use crate::sync::lock;

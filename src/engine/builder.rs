@@ -481,7 +481,7 @@ fn slow_submit_from_environment() -> Result<Duration, Error> {
     }
 }
 
-#[cfg(all(test, not(polyaio_loom)))]
+#[cfg(all(test, target_os = "linux", not(polyaio_loom)))]
 mod tests {
     use super::*;
 

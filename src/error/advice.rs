@@ -71,5 +71,5 @@ fn full(kind: io::ErrorKind) -> &'static str {
 
 /// The error's number, where numbers mean what `errno(3)` says.
 fn number(error: &io::Error) -> Option<i32> {
-    if cfg!(unix) { error.raw_os_error() } else { None }
+    crate::os::number_of(error)
 }

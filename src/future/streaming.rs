@@ -150,7 +150,9 @@ impl<T: Operation> Streaming<T> {
                     false
                 }
                 Attempt::Refused if self.shape.how.nowait => return Poll::Ready(Err(Errno(libc::EOPNOTSUPP).into())),
-                Attempt::Refused => stream.is_ready(self.shape.kind),
+                // Where nothing tells of readiness the worker may wait for ever: the driver has to know of the stream, so that
+                // the engine's end wakes who waits for the step.
+                Attempt::Refused => cfg!(unix) && stream.is_ready(self.shape.kind),
             };
             if self.shape.how.nowait {
                 return Poll::Ready(Err(Errno(libc::EAGAIN).into()));

@@ -1,5 +1,7 @@
 //! What names a request: what is asked for, of what, and the id that it has in flight.
 
+use crate::os::RawFd;
+
 /// What a request asks for.
 ///
 /// # Examples
@@ -104,8 +106,8 @@ impl OpKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RawHandle {
-    /// A file descriptor. The request keeps it open.
-    Descriptor(std::os::fd::RawFd),
+    /// A file descriptor; on Windows the value of a `HANDLE`, as an `isize`. The request keeps it open.
+    Descriptor(RawFd),
     /// A file that no kernel knows, as returned by [`Backend::open`](crate::backend::Backend::open).
     Virtual(u64),
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use polyaio::{AlignedBuf, Direct, Engine, EngineBuilder, File, OpenOptions, Policy, Reason, Stats};
+use polyaio::{AlignedBuf, Direct, Engine, EngineBuilder, Errno, Error, File, OpenOptions, Policy, Reason, Stats};
 
 use crate::simulation::{self, Disk};
 use crate::support::{self, Scratch, assert_bytes, report_skip};
@@ -273,7 +273,9 @@ impl Bed {
             return path;
         }
         let path = self.scratch.file(name, data);
-        std::fs::File::open(&path).and_then(|file| file.sync_all()).expect("a file can be synced");
+        // Windows wants the right to write for that.
+        let opened = std::fs::OpenOptions::new().read(true).write(true).open(&path);
+        opened.and_then(|file| file.sync_all()).expect("a file can be synced");
         path
     }
 
@@ -413,7 +415,12 @@ pub(crate) fn filled(data: &[u8]) -> AlignedBuf {
     AlignedBuf::copy_from(data, BLOCK)
 }
 
+/// The same, of a file of the operating system; where nothing can be thrown out, nothing depends on it.
+#[cfg(not(target_os = "linux"))]
+fn evict(_path: &Path, _offset: u64, _len: u64) {}
+
 /// The same, of a file of the operating system.
+#[cfg(target_os = "linux")]
 fn evict(path: &Path, offset: u64, len: u64) {
     use std::os::fd::AsRawFd as _;
     let file = std::fs::File::open(path).expect("it is there");
@@ -423,9 +430,26 @@ fn evict(path: &Path, offset: u64, len: u64) {
     assert_eq!(answer, 0, "posix_fadvise");
 }
 
+/// Reserves space; `false` where the system cannot, and says so.
+pub(crate) fn allocate(file: &File, from: u64, len: u64) -> bool {
+    match file.allocate(from, len).wait() {
+        Ok(()) => true,
+        Err(error) => {
+            assert!(cfg!(windows) && Errno::of(&error) == Some(Errno(libc::EOPNOTSUPP)), "{error}");
+            false
+        }
+    }
+}
+
+/// The error number of an error of the crate.
+pub(crate) fn number(error: &Error) -> Option<i32> {
+    let code = std::io::Error::from_raw_os_error(error.raw_os_error()?);
+    Errno::of(&code).map(|errno| errno.0)
+}
+
 /// The error number of a result that must have failed.
 #[track_caller]
 pub(crate) fn code<T: std::fmt::Debug>(result: std::io::Result<T>) -> i32 {
     let error = result.expect_err("it cannot succeed");
-    error.raw_os_error().unwrap_or_else(|| panic!("an error without a number: {error:?}"))
+    Errno::of(&error).unwrap_or_else(|| panic!("an error without a number: {error:?}")).0
 }

@@ -1,6 +1,8 @@
 //! Readers beside writers: what they see is old or new, zeroes where nothing was yet, and never what once lay on the disk.
 
+#[cfg(unix)]
 use std::os::fd::AsRawFd as _;
+#[cfg(unix)]
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -92,12 +94,14 @@ pub(crate) fn holes_are_filled(bed: &Bed) {
     }
 }
 
+#[cfg(unix)]
 fn open_to_append(engine: &Engine, medium: Medium, path: &Path) -> File {
     let mut options = OpenOptions::new();
     options.append(true).custom_flags(if medium == Medium::Direct { libc::O_DIRECT } else { 0 });
     options.open(engine, path).expect("it is there")
 }
 
+#[cfg(unix)]
 pub(crate) fn appended(bed: &Bed) {
     const BLOCKS: usize = 48;
     for (writing, reading) in pairs(bed) {
@@ -122,6 +126,7 @@ pub(crate) fn appended(bed: &Bed) {
 
 /// A write past the end beside an allocation before it: whichever the file's length is taken from first, it ends with the
 /// longer one, and the allocated range is zeroes.
+#[cfg(unix)]
 pub(crate) fn appended_beside_an_allocation(bed: &Bed) {
     for medium in bed.media() {
         let engine = bed.engine();
@@ -148,6 +153,7 @@ pub(crate) fn appended_beside_an_allocation(bed: &Bed) {
 
 /// All blocks over and over with the number of the cycle. Who reads through the page cache sees no number smaller than the
 /// last cycle that was over before, and none larger than the last one that had begun.
+#[cfg(unix)]
 pub(crate) fn rewritten_in_cycles(bed: &Bed) {
     const BLOCKS: usize = 8;
     for writing in bed.media() {
@@ -200,6 +206,7 @@ pub(crate) fn rewritten_in_cycles(bed: &Bed) {
 }
 
 /// `O_DIRECT` comes and goes by fcntl(2) while requests of whole blocks are on their way: they are served either way.
+#[cfg(unix)]
 pub(crate) fn direct_comes_and_goes(bed: &Bed) {
     const BLOCKS: usize = 16;
     if !has_direct(bed) {

@@ -101,6 +101,7 @@ pub(crate) fn those_in_line_come_first(bed: &Bed) {
     assert_eq!(written, 4, "each once");
 }
 
+#[cfg(unix)]
 pub(crate) fn what_needs_no_room_is_never_busy(bed: &Bed) {
     let held = Held::new(transfers(100));
     let engine = bed.builder_with(HELD).backend(held.clone()).capacity(1).build().expect("an engine");

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io::Write as _;
+#[cfg(unix)]
 use std::os::fd::AsRawFd as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -148,6 +149,7 @@ pub(crate) fn never_inside_of_what_submits(bed: &Bed) {
     }
 }
 
+#[cfg(unix)]
 pub(crate) fn a_turn_calls_at_most_as_many_as_it_is_told(bed: &Bed) {
     let engine = bed.engine();
     let notification = engine.notification().expect("a descriptor").as_raw_fd();
@@ -353,6 +355,7 @@ pub(crate) fn all_are_called_before_the_engine_has_ended(bed: &Bed) {
     drop(kept);
 }
 
+#[cfg(unix)]
 fn readable_bytes(reader: &impl std::os::fd::AsRawFd) -> i32 {
     let mut bytes = 0;
     // SAFETY: the kernel writes an int to `bytes`.
@@ -360,6 +363,7 @@ fn readable_bytes(reader: &impl std::os::fd::AsRawFd) -> i32 {
     bytes
 }
 
+#[cfg(unix)]
 pub(crate) fn streams_transfer_just_before(bed: &Bed) {
     let engine = bed.engine();
     // So that this thread is the only one that collects.
@@ -470,7 +474,7 @@ pub(crate) fn from_several_threads(bed: &Bed) {
                                 }
                                 Err(error) => {
                                     // Of what was cancelled when the engine had ended already, that is what is said.
-                                    let cancelled = error.raw_os_error() == Some(libc::ECANCELED);
+                                    let cancelled = polyaio::Errno::of(&error) == Some(polyaio::Errno(libc::ECANCELED));
                                     assert!(cancelled || error.kind() == std::io::ErrorKind::NotConnected, "{error:?}");
                                     stopped.add();
                                 }
@@ -526,7 +530,10 @@ pub(crate) fn begun_before(bed: &Bed) {
     writer.write_all(b"12345").expect("room");
     let mut results: Vec<_> = (0..5).map(|_| receiver.recv().expect("each is called")).collect();
     results.sort_by_key(|(what, _)| *what);
-    let results: Vec<_> = results.into_iter().map(|(what, n)| (what, n.map_err(|e| e.raw_os_error()))).collect();
+    let results: Vec<_> = results
+        .into_iter()
+        .map(|(what, n)| (what, n.map_err(|e| polyaio::Errno::of(&e).map(|errno| errno.0))))
+        .collect();
     let wanted = [
         ("begun", Ok(BLOCK)),
         ("cancelled", Err(Some(libc::ECANCELED))),

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use polyaio::{BufResult, Engine, Error, File};
+use polyaio::{BufResult, Direct, Engine, Error, File};
 
 use crate::bed::{BLOCK, Bed, Medium, assert_healthy, buffer, filled};
 use crate::support::{self, pattern};
+#[cfg(unix)]
+use crate::tools::own_threads;
 use crate::tools::{
-    Begun, Census, HELD, Held, eventually, join, one_of_many, own_threads, park_on, poll_once, spawn_park, transfers,
+    Begun, Census, HELD, Held, eventually, join, one_of_many, park_on, poll_once, spawn_park, transfers,
 };
 
 pub(crate) fn polled_once_and_dropped_by_the_hundreds(bed: &Bed) {
@@ -113,7 +115,7 @@ pub(crate) fn engines_dropped_in_flight(bed: &Bed) {
 /// As `Bed::open`, without touching the page cache.
 fn open_quietly(bed: &Bed, engine: &Engine, medium: Medium, path: &std::path::Path) -> File {
     let mut options = polyaio::OpenOptions::new();
-    options.read(true).custom_flags(if medium == Medium::Direct { libc::O_DIRECT } else { 0 });
+    options.read(true).direct(if medium == Medium::Direct { Direct::Required } else { Direct::Off });
     options.open(engine, path).unwrap_or_else(|error| panic!("{}: {error}", bed.name))
 }
 
@@ -248,6 +250,7 @@ pub(crate) fn engine_dropped_while_operations_wait_in_line(bed: &Bed) {
     assert_eq!((census.made(), census.live()), (6, 0));
 }
 
+#[cfg(unix)]
 pub(crate) fn engine_dropped_while_streams_wait(bed: &Bed) {
     let engine = bed.engine();
     let census = Census::default();
@@ -299,6 +302,7 @@ pub(crate) fn files_outlive_their_engine(bed: &Bed) {
 }
 
 /// In a process of its own: other tests have threads too.
+#[cfg(unix)]
 pub(crate) fn threads_end_with_the_engine(bed: &Bed) {
     if let crate::tools::Respawn::Parent(child) = crate::tools::respawn(bed.name) {
         child.expect_success();

@@ -73,6 +73,7 @@ pub(crate) fn the_tail_of_a_direct_file(bed: &Bed) {
     }
 }
 
+#[cfg(unix)]
 pub(crate) fn partly_cached(bed: &Bed) {
     const BLOCKS: usize = 64;
     let data = pattern(BLOCKS * BLOCK, 3);

@@ -1,6 +1,7 @@
 //! What transfers may ask for beyond their bytes: the end of the file, durability, a priority, not to wait.
 
 use std::io::Write as _;
+#[cfg(unix)]
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 use polyaio::{BufResult, Engine, File, OpenOptions, Priority, Reason};
 
 use crate::bed::{BLOCK, Bed, Medium, What, buffer, code, filled};
+#[cfg(unix)]
 use crate::control::cached_pages;
 use crate::support::{self, first_difference, pattern};
 use crate::tools::{Census, join, poll_once};
@@ -20,6 +22,7 @@ fn elsewhere(engine: &Engine) -> u64 {
 }
 
 /// In order, at the end of a file that was not opened for appending; the position stays, and other writes go on.
+#[cfg(unix)]
 pub(crate) fn appended_to_any_file(bed: &Bed) {
     let engine = bed.engine();
     let start = pattern(1000, 1);
@@ -97,6 +100,7 @@ pub(crate) fn what_cannot_be_appended(bed: &Bed) {
 }
 
 /// What is on the disk can leave the page cache at once; so much that is not cannot.
+#[cfg(unix)]
 pub(crate) fn durable_when_complete(bed: &Bed) {
     const LEN: usize = 4 << 20;
     for medium in bed.media() {
@@ -150,12 +154,15 @@ pub(crate) fn priorities(bed: &Bed) {
         assert_eq!((census.made(), census.live()), (2, 0));
         // A refusal says nothing about the file.
         file.read_at(buffer(BLOCK), 0).wait().0.expect("readable");
-        assert_eq!(elsewhere(&engine), 0, "{medium:?}: {:#?}", engine.stats());
+        // Where nothing is served in its caller, a buffered read is one more of those that are not.
+        let unserved = u64::from(cfg!(windows) && medium == Medium::Buffered && engine.stats().total_fallbacks() > 0);
+        assert!(elsewhere(&engine) <= unserved, "{medium:?}: {:#?}", engine.stats());
     }
 }
 
 /// The kernel starts to fetch it all the same, and has it before it looks, where the disk is quick or the thread is preempted
 /// just then. That happens to the plain system call as well: who refuses less than that does not ask for it.
+#[cfg(unix)]
 fn what_is_cold_is_refused(bed: &Bed, file: &File, path: &Path, data: &[u8], certain: bool) {
     const AT: usize = 32 * BLOCK;
     let (mut plainly, deadline) = (0, Instant::now() + Duration::from_secs(60));
@@ -180,6 +187,7 @@ fn what_is_cold_is_refused(bed: &Bed, file: &File, path: &Path, data: &[u8], cer
 }
 
 /// Whether preadv2(2) with RWF_NOWAIT would block.
+#[cfg(unix)]
 fn is_refused_by_the_kernel(path: &Path, at: usize) -> bool {
     let file = std::fs::File::open(path).expect("it is there");
     let mut memory = [0_u8; BLOCK];
@@ -192,6 +200,7 @@ fn is_refused_by_the_kernel(path: &Path, at: usize) -> bool {
 }
 
 /// What is there comes, what is not is the caller's affair: nothing is repeated elsewhere.
+#[cfg(unix)]
 pub(crate) fn not_waited_for(bed: &Bed) {
     let certain = support::disk_file_system(bed.scratch.dir()).is_ok();
     for medium in bed.media() {
@@ -225,6 +234,7 @@ pub(crate) fn not_waited_for(bed: &Bed) {
     }
 }
 
+#[cfg(unix)]
 pub(crate) fn streams_are_not_waited_for(bed: &Bed) {
     let engine = bed.engine();
     let (reader, mut writer) = support::pipe();

@@ -6,10 +6,12 @@ use std::task::Poll;
 use polyaio::{BufResult, Engine, Error, OpenOptions};
 
 use crate::bed::{BLOCK, Bed, Medium, What, assert_healthy, buffer, filled};
-use crate::support::{fifo, long_tests, open_fifo_writer, pattern, require, try_fifo_writer};
-use crate::tools::{
-    Begun, HELD, Held, Numbers, Respawn, eventually, join, own_threads, park_on, poll_once, respawn, transfers,
-};
+#[cfg(unix)]
+use crate::support::{fifo, open_fifo_writer, try_fifo_writer};
+use crate::support::{long_tests, pattern, require};
+use crate::tools::{Begun, HELD, Held, Numbers, eventually, join, park_on, poll_once, transfers};
+#[cfg(unix)]
+use crate::tools::{Respawn, own_threads, respawn};
 
 pub(crate) fn nothing_is_not_enough(bed: &Bed) {
     let text = |result: Result<Engine, Error>| match result {
@@ -105,6 +107,7 @@ pub(crate) fn one_thread_serves_a_hundred(bed: &Bed) {
 }
 
 /// The pool's threads that are inside open(2). In a process of its own: other tests have such threads too.
+#[cfg(unix)]
 fn opening() -> usize {
     // Newer machines have one of them only; where there are both, a C library takes the one or the other.
     let opens = [
@@ -121,6 +124,7 @@ fn opening() -> usize {
 }
 
 /// More threads and fewer, while all of them are inside calls that last: nobody opens these FIFOs for writing yet.
+#[cfg(unix)]
 pub(crate) fn the_pool_is_resized(bed: &Bed) {
     if let Respawn::Parent(child) = respawn(bed.name) {
         child.expect_success();

@@ -1,15 +1,20 @@
 //! What direct I/O refuses for the alignment of memory, offset or length is served all the same, byte for byte, and
 //! counted.
 
+#[cfg(unix)]
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
 
 use polyaio::{AlignedBuf, BufResult, Direct, Engine, Error, File, IoBuf as _, OpenOptions, Reason};
 
-use crate::bed::{BLOCK, Bed, Medium, What, assert_healthy, buffer, filled};
+use crate::bed::{BLOCK, Bed, Medium, What, assert_healthy, buffer, filled, number};
 use crate::direct::has_direct;
-use crate::support::{LoopDevice, first_difference, pattern, report_skip, root};
-use crate::tools::{Numbers, errno, exit_now, join};
+#[cfg(unix)]
+use crate::support::LoopDevice;
+use crate::support::{first_difference, pattern, report_skip, root};
+use crate::tools::{Numbers, join};
+#[cfg(unix)]
+use crate::tools::{errno, exit_now};
 
 /// A buffer of `len` bytes, `shift` bytes beside an aligned address.
 fn beside(len: usize, shift: usize) -> polyaio::Slice<AlignedBuf> {
@@ -226,6 +231,7 @@ pub(crate) fn appended(bed: &Bed) {
 }
 
 /// At the position of the descriptor, which moves by what was transferred.
+#[cfg(unix)]
 pub(crate) fn at_the_position(bed: &Bed) {
     if !has_direct(bed) {
         return;
@@ -254,12 +260,14 @@ pub(crate) fn at_the_position(bed: &Bed) {
 }
 
 /// Takes a lock of the whole file, as fcntl(2) gives them: one per process and file.
+#[cfg(unix)]
 fn lock_file(fd: i32) -> bool {
     let mut lock: libc::flock = whole_file();
     // SAFETY: the kernel reads the structure during the call.
     unsafe { libc::fcntl(fd, libc::F_SETLK, &raw mut lock) == 0 }
 }
 
+#[cfg(unix)]
 fn whole_file() -> libc::flock {
     libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,
@@ -271,6 +279,7 @@ fn whole_file() -> libc::flock {
 }
 
 /// Whether another process finds the file locked.
+#[cfg(unix)]
 fn is_locked_for_others(path: &Path) -> bool {
     let file = std::fs::File::options().write(true).open(path).expect("there");
     // SAFETY: the child makes system calls only, and leaves by `_exit`.
@@ -289,6 +298,7 @@ fn is_locked_for_others(path: &Path) -> bool {
 }
 
 /// Closing any descriptor of a file drops the process's locks on it: the twin's goes with its file, not before, nor after.
+#[cfg(unix)]
 pub(crate) fn locks_outlive_the_twin(bed: &Bed) {
     if !has_direct(bed) {
         return;
@@ -314,6 +324,7 @@ pub(crate) fn locks_outlive_the_twin(bed: &Bed) {
 }
 
 /// The flags of a write's meaning go over to the twin, and `O_DIRECT` does not.
+#[cfg(unix)]
 pub(crate) fn the_twin_is_as_synchronous_as_its_file(bed: &Bed) {
     if !has_direct(bed) {
         return;
@@ -342,6 +353,7 @@ fn descriptors_of(path: &Path) -> Vec<i32> {
 }
 
 /// Where the file cannot be opened a second time, whole blocks go through a buffer.
+#[cfg(unix)]
 pub(crate) fn without_proc(bed: &Bed) {
     if !has_direct(bed) {
         return;
@@ -390,6 +402,7 @@ pub(crate) fn without_proc(bed: &Bed) {
 }
 
 /// Covers `/proc` for this thread and those that it starts.
+#[cfg(unix)]
 fn hide_proc() {
     // SAFETY: affects this thread and what it starts; the strings are literals.
     unsafe {
@@ -403,6 +416,7 @@ fn hide_proc() {
 }
 
 /// A block device has an alignment and a page cache too.
+#[cfg(unix)]
 pub(crate) fn on_a_block_device(bed: &Bed) {
     let device = match LoopDevice::new(bed.scratch.dir(), "disk", 1 << 20) {
         Ok(device) => device,
@@ -425,6 +439,7 @@ pub(crate) fn on_a_block_device(bed: &Bed) {
 }
 
 /// `O_DIRECT` may be set, and taken away, by fcntl(2) while the file is open: what is known of it is then out of date.
+#[cfg(unix)]
 pub(crate) fn direct_since_it_was_opened(bed: &Bed) {
     if !has_direct(bed) {
         return;
@@ -471,7 +486,7 @@ pub(crate) fn strict_engines_say_what_is_needed(bed: &Bed) {
         let error = n.expect_err("a strict engine takes no detour");
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
         let Some(inner @ Error::Strict { .. }) = inner else { panic!("{error:?}") };
-        assert_eq!(inner.raw_os_error(), Some(libc::EINVAL));
+        assert_eq!(number(inner), Some(libc::EINVAL));
         let text = error.to_string();
         let needed = [format!("memory {} B", alignment.memory), format!("offset and length {} B", alignment.offset)];
         assert!(needed.iter().all(|part| text.contains(part)) && text.contains("File::buffer"), "{text}");

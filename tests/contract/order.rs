@@ -1,6 +1,6 @@
 //! The order that requests keep, where they keep one.
 
-use polyaio::{BufResult, OpenOptions};
+use polyaio::{BufResult, Direct, OpenOptions};
 
 use crate::bed::{BLOCK, Bed, Medium, What, filled};
 use crate::support::pattern;
@@ -12,7 +12,7 @@ pub(crate) fn appended_in_the_order_of_submission(bed: &Bed) {
         let engine = bed.engine();
         let path = bed.make(&format!("{medium:?}"), &[]);
         let mut options = OpenOptions::new();
-        options.append(true).custom_flags(if medium == Medium::Direct { libc::O_DIRECT } else { 0 });
+        options.append(true).direct(if medium == Medium::Direct { Direct::Required } else { Direct::Off });
         let file = options.open(&engine, &path).expect("it is there");
         // Large and small ones, so that a late small one could overtake. Direct ones have no small ones.
         let unit = if medium == Medium::Direct { BLOCK } else { 1 };

@@ -95,10 +95,13 @@ pub(crate) fn two_at_once_and_none_before(bed: &Bed) {
     let failed = poll_once(&mut failing);
     file.sync_all().wait().expect("on a disk");
     if failed.is_pending() {
-        assert_eq!(code(failing.wait().0), libc::EFBIG);
+        // Windows leaves the number to the file system.
+        let too_far = code(failing.wait().0);
+        assert!(too_far == libc::EFBIG || cfg!(windows), "{too_far}");
     }
 }
 
+#[cfg(unix)]
 pub(crate) fn of_a_file_opened_synchronous(bed: &Bed) {
     for medium in bed.media() {
         for flag in [libc::O_SYNC, libc::O_DSYNC] {

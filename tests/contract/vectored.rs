@@ -1,6 +1,7 @@
 //! Several buffers in one transfer.
 
 use std::io::{ErrorKind, Read as _, Write as _};
+#[cfg(unix)]
 use std::os::unix::net::UnixDatagram;
 
 use polyaio::{AlignedBuf, BufResult, Engine, File, IoBuf as _, OpenOptions, Reason};
@@ -271,6 +272,7 @@ pub(crate) fn one_is_misaligned(bed: &Bed) {
 }
 
 /// Several buffers in one transfer, as `readv` would fill them; and the looping forms.
+#[cfg(unix)]
 pub(crate) fn on_streams(bed: &Bed) {
     let engine = bed.engine();
     let adopt = |fd: std::os::fd::OwnedFd| engine.adopt(fd).expect("any open descriptor");
@@ -294,6 +296,7 @@ pub(crate) fn on_streams(bed: &Bed) {
 }
 
 /// More than fits in a stream, in more buffers than one call takes: each transfer goes on within a buffer.
+#[cfg(unix)]
 pub(crate) fn more_than_a_stream_holds(bed: &Bed) {
     let engine = bed.engine();
     let data = pattern(300_000, 2);
@@ -314,6 +317,7 @@ pub(crate) fn more_than_a_stream_holds(bed: &Bed) {
 }
 
 /// A message is scattered over the buffers, and gathered from them.
+#[cfg(unix)]
 pub(crate) fn messages_stay_whole(bed: &Bed) {
     let engine = bed.engine();
     let (peer, socket) = UnixDatagram::pair().expect("a socket pair");
@@ -327,6 +331,7 @@ pub(crate) fn messages_stay_whole(bed: &Bed) {
 }
 
 /// What knows no NOWAIT is transferred by workers.
+#[cfg(unix)]
 pub(crate) fn on_fifos(bed: &Bed) {
     let engine = bed.engine();
     let path = support::fifo(bed.scratch.dir(), "fifo");

@@ -14,9 +14,11 @@ use polyaio::{AlignedBuf, BufResult, File, Op};
 use crate::bed::{BLOCK, Bed, Medium, assert_healthy, buffer, filled};
 use crate::support::{self, pattern};
 use crate::tools::{
-    Begun, Census, Flag, HELD, Held, Oneshot, PanickingWaker, Respawn, eventually, join, one_of_many, park_on,
-    poll_once, respawn, spawn_park, stays_asleep, transfers,
+    Begun, Census, Flag, HELD, Held, Oneshot, PanickingWaker, eventually, join, one_of_many, park_on, poll_once,
+    spawn_park, transfers,
 };
+#[cfg(unix)]
+use crate::tools::{Respawn, respawn, stays_asleep};
 
 /// Polls with this waker.
 fn poll_with<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
@@ -102,6 +104,7 @@ pub(crate) fn polled_once_and_driven_by_others(bed: &Bed) {
 }
 
 /// In a process of its own: what its threads do is counted.
+#[cfg(unix)]
 pub(crate) fn engine_threads_sleep_when_idle(bed: &Bed) {
     if let Respawn::Parent(child) = respawn(bed.name) {
         child.expect_success();
@@ -206,6 +209,7 @@ fn touchy(state: &Arc<Touchy>) -> Waker {
 
 /// A panic in the clone or in the drop of a waker is at most its caller's. On threads that are not, it ends where it began;
 /// nothing is lost, and the engine goes on.
+#[cfg(unix)]
 pub(crate) fn wakers_that_panic_when_cloned_or_dropped(bed: &Bed) {
     let census = Census::default();
     let held = Held::new(transfers(10));
@@ -350,6 +354,7 @@ pub(crate) fn block_on_within_block_on(bed: &Bed) {
 extern "C" fn ignore(_: libc::c_int) {}
 
 /// Every sleep and every system call is interrupted, a thousand times a second. In a process of its own.
+#[cfg(unix)]
 pub(crate) fn a_signal_storm(bed: &Bed) {
     if let Respawn::Parent(child) = respawn(bed.name) {
         child.expect_success();

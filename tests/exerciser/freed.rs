@@ -1,7 +1,5 @@
 //! Memory that was given back is nobody's: no kernel and no worker writes into it any more.
 
-use std::os::fd::AsRawFd as _;
-
 use polyaio::{AlignedBuf, Direct, OpenOptions};
 
 use crate::QUARANTINE;
@@ -9,7 +7,9 @@ use crate::outside::Outside;
 use crate::plan::Tuning;
 use crate::setups::Setup;
 use crate::support::{Scratch, direct_io, report_skip, require};
-use crate::tools::{Begun, Respawn, Watchdog, respawn};
+use crate::tools::{Begun, Watchdog};
+#[cfg(unix)]
+use crate::tools::{Respawn, respawn};
 
 fn quarantine() -> Result<(), String> {
     if QUARANTINE.is_on() { Ok(()) } else { Err("POLYAIO_TEST_QUARANTINE=0: a sanitizer has its own".into()) }
@@ -22,11 +22,13 @@ pub(crate) fn check() -> Result<(), String> {
 }
 
 /// The tool itself: what the kernel writes into freed memory does not go unnoticed.
+#[cfg(unix)]
 #[test]
 fn late_writes_are_noticed() {
     require!(quarantine());
     // Alone in its process, so that nobody else is told.
     if let Respawn::Child = respawn("freed::late_writes_are_noticed").checked() {
+        use std::os::fd::AsRawFd as _;
         let zeroes = std::fs::File::open("/dev/zero").expect("every Linux has it");
         for (size, at) in [(512, 0), (8192, 8191), (1 << 20, 5000)] {
             let mut memory = vec![1_u8; size];

@@ -1,9 +1,16 @@
 //! The file systems that plans run on.
 
-use std::os::fd::AsRawFd as _;
-use std::path::{Path, PathBuf};
+#[cfg(unix)]
+use std::path::Path;
+use std::path::PathBuf;
 
-use crate::support::{self, Mount, Scratch};
+#[cfg(unix)]
+use crate::support::Mount;
+use crate::support::{self, Scratch};
+
+/// There is nothing to mount.
+#[cfg(windows)]
+struct Mount;
 
 /// A directory on a file system, which goes with it.
 pub(crate) struct Ground {
@@ -35,6 +42,23 @@ impl Ground {
         Ok(Self { name: "simulated", plain: true, ..Self::disk()? })
     }
 
+    fn new(name: &'static str, dir: PathBuf, mount: Option<Mount>, scratch: Scratch) -> Result<Self, String> {
+        let direct = support::direct_io(&dir).is_ok();
+        #[cfg(unix)]
+        let [allocates, punches] = [can(&dir, 0)?, can(&dir, libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE)?];
+        #[cfg(windows)]
+        let [allocates, punches] = [false; 2];
+        Ok(Self { name, dir, direct, punches, allocates, twins: true, plain: false, _mount: mount, _scratch: scratch })
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+}
+
+/// Those that have to be mounted, and those in memory.
+#[cfg(unix)]
+impl Ground {
     /// The same without `/proc`, where what is misaligned goes through a buffer, block by block.
     pub(crate) fn without_proc() -> Result<Self, String> {
         let scratch = Scratch::new();
@@ -66,21 +90,12 @@ impl Ground {
         let mount = support::image_with_sectors(scratch.dir(), kind, sector)?;
         Self::new(name, mount.dir().to_owned(), Some(mount), scratch)
     }
-
-    fn new(name: &'static str, dir: PathBuf, mount: Option<Mount>, scratch: Scratch) -> Result<Self, String> {
-        let direct = support::direct_io(&dir).is_ok();
-        let allocates = can(&dir, 0)?;
-        let punches = can(&dir, libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE)?;
-        Ok(Self { name, dir, direct, punches, allocates, twins: true, plain: false, _mount: mount, _scratch: scratch })
-    }
-
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.dir.join(name)
-    }
 }
 
 /// What `fallocate(2)` says to `mode`.
+#[cfg(unix)]
 fn can(dir: &Path, mode: libc::c_int) -> Result<bool, String> {
+    use std::os::fd::AsRawFd as _;
     let file = tempfile::tempfile_in(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
     // SAFETY: takes no pointer.
     let answer = unsafe { libc::fallocate(file.as_raw_fd(), mode, 0, 4096) };

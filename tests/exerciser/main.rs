@@ -56,41 +56,49 @@ fn simulated() {
     exercise(Ground::simulated());
 }
 
+#[cfg(unix)]
 #[test]
 fn without_proc() {
     exercise(Ground::without_proc());
 }
 
+#[cfg(unix)]
 #[test]
 fn memory() {
     exercise(Ground::memory());
 }
 
+#[cfg(unix)]
 #[test]
 fn ramfs() {
     exercise(Ground::ramfs());
 }
 
+#[cfg(unix)]
 #[test]
 fn overlayfs() {
     exercise(Ground::overlayfs());
 }
 
+#[cfg(unix)]
 #[test]
 fn ext4() {
     exercise(Ground::image("ext4", "ext4", 512));
 }
 
+#[cfg(unix)]
 #[test]
 fn large_sectors() {
     exercise(Ground::image("large_sectors", "ext4", 4096));
 }
 
+#[cfg(unix)]
 #[test]
 fn xfs() {
     exercise(Ground::image("xfs", "xfs", 512));
 }
 
+#[cfg(unix)]
 #[test]
 fn btrfs() {
     exercise(Ground::image("btrfs", "btrfs", 512));

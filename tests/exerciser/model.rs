@@ -160,5 +160,5 @@ pub(crate) fn same(have: &[u8], want: &[u8], at: u64) -> Result<(), String> {
 }
 
 pub(crate) fn is(result: &io::Result<u64>, errno: i32) -> bool {
-    result.as_ref().is_err_and(|error| error.raw_os_error() == Some(errno))
+    result.as_ref().is_err_and(|error| polyaio::Errno::of(error) == Some(polyaio::Errno(errno)))
 }

@@ -1,6 +1,5 @@
 //! Where the files are: how they are made and looked at behind the back of the engine.
 
-use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -53,7 +52,9 @@ impl Outside {
     }
 }
 
+#[cfg(unix)]
 fn evict(path: &Path) -> Result<(), String> {
+    use std::os::fd::AsRawFd as _;
     let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
     file.sync_data().map_err(|error| error.to_string())?;
     // SAFETY: takes no pointer.
@@ -61,4 +62,10 @@ fn evict(path: &Path) -> Result<(), String> {
         0 => Ok(()),
         errno => Err(format!("posix_fadvise: error {errno}")),
     }
+}
+
+/// There is no such call, and nothing that would be refused.
+#[cfg(windows)]
+fn evict(_path: &Path) -> Result<(), String> {
+    Ok(())
 }

@@ -1,10 +1,10 @@
 //! The engines that every plan runs on.
 
-#[cfg(feature = "simulated")]
+#[cfg(all(feature = "simulated", target_os = "linux"))]
 use std::sync::Arc;
 use std::time::Duration;
 
-#[cfg(feature = "simulated")]
+#[cfg(all(feature = "simulated", target_os = "linux"))]
 use polyaio::Backend;
 #[cfg(feature = "simulated")]
 use polyaio::backends::simulated;
@@ -25,7 +25,7 @@ pub(crate) enum Setup {
     /// A backend that is correct and unpleasant: short, slow, without room, or it leaves requests to others.
     Rough,
     /// The pool, with faults that the engine makes up for: refusals, short transfers, a full queue, delays.
-    #[cfg(feature = "simulated")]
+    #[cfg(all(feature = "simulated", target_os = "linux"))]
     Injecting,
     /// The simulated disk, which has files of its own: on a ground of its own.
     #[cfg(feature = "simulated")]
@@ -40,7 +40,7 @@ impl Setup {
         Self::PosixAio,
         Self::ThreadPool,
         Self::Rough,
-        #[cfg(feature = "simulated")]
+        #[cfg(all(feature = "simulated", target_os = "linux"))]
         Self::Injecting,
     ];
 
@@ -52,7 +52,7 @@ impl Setup {
             Self::PosixAio => Some("posix-aio"),
             Self::ThreadPool => Some("thread-pool"),
             Self::Rough => Some(SCRIPTED),
-            #[cfg(feature = "simulated")]
+            #[cfg(all(feature = "simulated", target_os = "linux"))]
             Self::Injecting => Some(simulated::FAULT_INJECTING),
             #[cfg(feature = "simulated")]
             Self::Simulated => Some(simulated::NAME),
@@ -78,14 +78,16 @@ impl Setup {
             Self::KernelAio => support::kernel_aio(),
             Self::PosixAio => support::posix_aio(),
             #[cfg(feature = "simulated")]
-            Self::Simulated | Self::Injecting => Ok(()),
+            Self::Simulated => Ok(()),
+            #[cfg(all(feature = "simulated", target_os = "linux"))]
+            Self::Injecting => Ok(()),
             Self::Auto | Self::ThreadPool | Self::Rough => Ok(()),
         }
     }
 
     /// Transfers may be shorter than what there is, as POSIX allows.
     pub(crate) fn is_short(self) -> bool {
-        #[cfg(feature = "simulated")]
+        #[cfg(all(feature = "simulated", target_os = "linux"))]
         if self == Self::Injecting {
             return true;
         }
@@ -105,7 +107,7 @@ impl Setup {
                 rough(number as u64, seen.length)
             }));
         }
-        #[cfg(feature = "simulated")]
+        #[cfg(all(feature = "simulated", target_os = "linux"))]
         if self == Self::Injecting {
             builder = builder.backend(injecting(tuning));
         }
@@ -120,7 +122,7 @@ impl Setup {
 }
 
 /// The same faults by chance for each engine.
-#[cfg(feature = "simulated")]
+#[cfg(all(feature = "simulated", target_os = "linux"))]
 fn injecting(tuning: Tuning) -> Arc<dyn Backend> {
     use polyaio::backends::simulated::{Fault, FaultInjecting, Latency};
     use polyaio::backends::thread_pool::{Options, ThreadPool};

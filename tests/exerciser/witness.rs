@@ -2,7 +2,10 @@
 
 use std::fs::File;
 use std::ops::Range;
+#[cfg(unix)]
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+#[cfg(windows)]
+use std::os::windows::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use polyaio::AlignedBuf;
@@ -16,6 +19,13 @@ pub(crate) enum Witness {
     Disk(polyaio::backends::simulated::SimulatedDisk, std::path::PathBuf),
 }
 
+/// Past the page cache.
+#[cfg(unix)]
+const DIRECT: i32 = libc::O_DIRECT;
+/// FILE_FLAG_NO_BUFFERING of winbase.h.
+#[cfg(windows)]
+const DIRECT: u32 = 0x2000_0000;
+
 const BLOCK: u64 = 4096;
 
 impl Witness {
@@ -24,7 +34,7 @@ impl Witness {
     pub(crate) fn new(outside: &Outside, path: &Path, direct: bool) -> Result<Self, String> {
         match outside {
             Outside::System => {
-                let flags = if direct { libc::O_DIRECT } else { 0 };
+                let flags = if direct { DIRECT } else { 0 };
                 let file = File::options().read(true).custom_flags(flags).open(path);
                 file.map(Self::Descriptor).map_err(|error| format!("{}: {error}", path.display()))
             }
@@ -52,7 +62,11 @@ fn read(file: &File, range: &Range<u64>) -> Vec<u8> {
     let mut buffer = AlignedBuf::zeroed((range.end.next_multiple_of(BLOCK) - from) as usize, BLOCK as usize);
     let mut filled = 0;
     while filled < buffer.len() {
-        let n = file.read_at(&mut buffer[filled..], from + filled as u64).expect("a file can be read");
+        #[cfg(unix)]
+        let read = file.read_at(&mut buffer[filled..], from + filled as u64);
+        #[cfg(windows)]
+        let read = file.seek_read(&mut buffer[filled..], from + filled as u64);
+        let n = read.expect("a file can be read");
         filled += n;
         // The end of the file lies within a block; a read that goes on there would be misaligned.
         if n == 0 || filled % BLOCK as usize != 0 {

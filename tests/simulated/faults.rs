@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use polyaio::backends::simulated::{DamageKind, Fault, Latency, SimulatedDisk};
-use polyaio::{BufResult, Direct, Engine, Error, File, OpKind, OpenOptions};
+use polyaio::{BufResult, Direct, Engine, Errno, Error, File, OpKind, OpenOptions};
 
 use crate::disk::{code, disk, engine, open};
 use crate::tools::{Watchdog, join};
@@ -216,7 +216,7 @@ fn a_full_queue() {
     let writes = (0..100).map(|i| file.write_at(vec![i as u8; 10], i * 10));
     let ended = engine.block_on(join(writes));
     let refused = ended.iter().filter(|done| done.0.is_err()).count();
-    let again: Vec<_> = ended.iter().filter_map(|done| done.0.as_ref().err()?.raw_os_error()).collect();
+    let again: Vec<_> = ended.iter().filter_map(|done| Some(Errno::of(done.0.as_ref().err()?)?.0)).collect();
     assert!(again.iter().all(|errno| *errno == libc::EAGAIN), "{again:?}");
     // Only what meets it with nothing in flight is told.
     assert!(refused <= 3, "{refused} of 100");

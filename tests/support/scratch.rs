@@ -1,6 +1,5 @@
 //! A directory per test, removed with everything in it.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::machine::on_tmpfs;
@@ -16,8 +15,12 @@ impl Scratch {
     /// One that every user can enter, in `/tmp`: a clone may lie in a home directory that is closed to others.
     pub(crate) fn open_to_all() -> Self {
         let scratch = Self::below(&std::env::temp_dir());
-        let everybody = std::fs::Permissions::from_mode(0o777);
-        std::fs::set_permissions(scratch.dir(), everybody).expect("a directory of our own");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            let everybody = std::fs::Permissions::from_mode(0o777);
+            std::fs::set_permissions(scratch.dir(), everybody).expect("a directory of our own");
+        }
         scratch
     }
 
@@ -55,7 +58,9 @@ impl Scratch {
     /// refuses to start it where it must not block.
     pub(crate) fn file_on_disk(&self, name: &str, data: &[u8]) -> PathBuf {
         let path = self.file(name, data);
-        std::fs::File::open(&path).and_then(|file| file.sync_all()).expect("a disk that works");
+        // Windows wants the right to write for that.
+        let opened = std::fs::OpenOptions::new().read(true).write(true).open(&path);
+        opened.and_then(|file| file.sync_all()).expect("a disk that works");
         path
     }
 

@@ -2,16 +2,12 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, PipeReader, PipeWriter};
+use std::io;
 use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-
-pub(crate) fn pipe() -> (PipeReader, PipeWriter) {
-    io::pipe().expect("a pipe")
-}
 
 pub(crate) fn socket_pair() -> (UnixStream, UnixStream) {
     UnixStream::pair().expect("a socket pair")

@@ -12,6 +12,7 @@ mod numbers;
 /// Freed memory that is watched.
 mod quarantine;
 /// Running the test binary once more, for what ends or forks a process.
+#[cfg(unix)]
 mod respawn;
 /// Futures without a runtime: polled once, joined, parked for.
 mod tasks;
@@ -22,6 +23,7 @@ pub(crate) use backends::{Answer, Cancelling, Gate, HELD, Held, SCRIPTED, Script
 pub(crate) use counted::{Census, CountedBuf};
 pub(crate) use numbers::Numbers;
 pub(crate) use quarantine::Quarantine;
+#[cfg(unix)]
 pub(crate) use respawn::{
     Respawn, errno, exit_now, own_threads, respawn, respawn_beside, respawn_by, respawn_prepared, stays_asleep,
 };

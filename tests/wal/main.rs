@@ -16,6 +16,7 @@ mod record;
 mod torture;
 
 /// The program, as users run it.
+#[cfg(unix)]
 mod commands;
 /// The log on real files, served by whoever serves them.
 mod files;
