@@ -125,13 +125,13 @@ impl Engine {
     ///
     /// The descriptor's flags are not changed.
     ///
+    /// # Errors
+    /// [`Error::System`] with `EBADF` for a descriptor opened with `O_PATH`; [`Error::EngineClosed`], [`Error::Forked`].
+    ///
     /// # Platform
     /// Windows: an `OwnedHandle`. A file that was not opened for overlapped I/O is opened once more, with the same rights and at
     /// the same position, and the given handle is closed, with the locks that it holds. Where others do not let the file be
     /// opened, the given handle is used, and each transfer moves its position.
-    ///
-    /// # Errors
-    /// [`Error::System`] with `EBADF` for a descriptor opened with `O_PATH`; [`Error::EngineClosed`], [`Error::Forked`].
     ///
     /// # Examples
     /// ```
