@@ -1,7 +1,7 @@
 //! What the crate asks of the operating system, where the families of systems differ: the types of handles, the calls that
 //! transfer, the numbers of errors.
 //!
-//! [`unix`] has little more than names: descriptors, and the C library's calls. [`windows`] has the same names for handles and
+//! `unix.rs` has little more than names: descriptors, and the C library's calls. `windows/` has the same names for handles and
 //! what there is in place of those calls; error codes become the numbers of `errno(3)` at this boundary, so that everything
 //! above means the same by them.
 
