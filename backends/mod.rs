@@ -36,6 +36,14 @@ cfg_if::cfg_if! {
             None
         }
     } else if #[cfg(any(target_os = "linux", target_os = "freebsd", target_os = "netbsd", target_os = "macos"))] {
+        // Rustdoc does not see the condition.
+        #[cfg_attr(
+            docsrs,
+            doc(cfg(all(
+                any(target_os = "linux", target_os = "freebsd", target_os = "netbsd", target_os = "macos"),
+                feature = "posix-aio"
+            )))
+        )]
         pub mod posix_aio;
 
         /// Not part of the automatic order: on Linux it is a thread pool too, the C library's, and elsewhere it was never
