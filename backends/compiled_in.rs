@@ -9,7 +9,7 @@
 ///
 /// # Platform
 /// Linux: `kernel-aio`, `posix-aio` (with glibc and musl), `thread-pool`. FreeBSD, NetBSD, macOS: `posix-aio`, `thread-pool`.
-/// OpenBSD, Windows: `thread-pool`. Without a backend's feature it is not among them.
+/// Android, iOS, OpenBSD, DragonFly BSD, Windows: `thread-pool`. Without a backend's feature it is not among them.
 ///
 /// # Examples
 /// ```

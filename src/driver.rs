@@ -1,7 +1,7 @@
 //! Who reaps: the thread that waits, or a background thread where a foreign executor does.
 //!
 //! Completions of kernels, and readiness of streams, have to be collected by somebody. One thread at a time has the
-//! driver's *seat*: it sleeps in `epoll_wait`, or in `kevent` on the BSDs and macOS, on
+//! driver's *seat*: it sleeps in `epoll_wait`, on the BSDs and macOS in `kevent`, on Windows in `WaitForMultipleObjects`, on
 //!
 //! - the backends' notification descriptors (an eventfd that kernel AIO signals with each completion),
 //! - the streams somebody waits for, and

@@ -31,13 +31,16 @@
 //! |---|---|---|---|
 //! | on a disk, opened with `O_DIRECT` ([`Direct`]) | `kernel-aio` | `kernel-aio`; what makes the file longer: `thread-pool` | `kernel-aio` |
 //! | on a disk, through the page cache | what is cached in the caller, else `thread-pool` | `thread-pool` | `kernel-aio` |
-//! | in memory (tmpfs) | small ones in the caller, else `thread-pool` | the same | `kernel-aio` |
+//! | in memory (ramfs; tmpfs while no swap is active) | small ones in the caller, else `thread-pool` | the same | `kernel-aio` |
 //! | pipe, socket, terminal | when it is ready, in the caller | the same | `thread-pool` |
 //!
 //! Where `kernel-aio` is not to be had (another system, a container that forbids it, a quota that is spent) `thread-pool` serves
 //! in its place. `posix-aio` serves where it is named. To name one: `POLYAIO_BACKEND`, or [`EngineBuilder::policy`]; to
 //! make every fallback an error: [`EngineBuilder::strict`]. To see what was chosen, and why: [`File::route`],
 //! [`Engine::backends`], [`Engine::stats`], [`Op::traced`].
+//!
+//! `kernel-aio` is Linux's. FreeBSD, NetBSD and macOS (type-checked, never run) have `thread-pool` and `posix-aio`, Windows has
+//! `thread-pool`: [`backends::COMPILED_IN`] lists those of a build. Rust 1.88 or later.
 //!
 //! # Where to go from here
 //!
@@ -52,7 +55,8 @@
 //! | know what an error means and what to do | [`Error`], [`Error::explain`] |
 //! | serve files by a backend of your own | [`backend::SyncBackend`], [`Backend`] |
 //!
-//! What operations mean, how to choose, every fallback, containers, direct I/O: the documents in `docs/`.
+//! What operations mean, how to choose, every fallback, containers, direct I/O, platforms: the documents in the package's
+//! folder `docs/`, of which `docs/README.md` is the list.
 //!
 //! # Features
 //!
