@@ -51,7 +51,8 @@ impl Timer {
         let left = due.map(|due| due.saturating_duration_since(Instant::now()).max(Duration::from_nanos(1)));
         let left = left.unwrap_or_default();
         let value = libc::timespec {
-            tv_sec: libc::time_t::try_from(left.as_secs()).unwrap_or(libc::time_t::MAX),
+            // 68 years: as much as every system's seconds hold.
+            tv_sec: left.as_secs().min(i32::MAX as u64) as _,
             tv_nsec: left.subsec_nanos() as libc::c_long,
         };
         let never = libc::timespec { tv_sec: 0, tv_nsec: 0 };
