@@ -23,20 +23,12 @@ use tools::Watchdog;
 #[link(name = "kernel32")]
 unsafe extern "system" {
     fn WaitForSingleObject(object: RawHandle, milliseconds: u32) -> u32;
-    fn GetModuleHandleA(name: *const std::ffi::c_char) -> RawHandle;
-    fn GetProcAddress(module: RawHandle, name: *const std::ffi::c_char) -> *const ();
 }
 
 /// FILE_FLAG_OVERLAPPED of winbase.h.
 const OVERLAPPED: u32 = 0x4000_0000;
 /// FILE_FLAG_WRITE_THROUGH of winbase.h.
 const WRITE_THROUGH: u32 = 0x8000_0000;
-
-/// Not the system itself.
-fn is_wine() -> bool {
-    // SAFETY: both names are C strings, and every process has the module.
-    unsafe { !GetProcAddress(GetModuleHandleA(c"ntdll.dll".as_ptr()), c"wine_get_version".as_ptr()).is_null() }
-}
 
 struct Place {
     engine: Engine,
@@ -198,8 +190,8 @@ fn appends_of_several_threads_stay_whole() {
     const EACH: usize = 50;
     let Place { path, engine, .. } = &place("appends_of_several", b"");
     let file = &both().open(engine, path).expect("it is there");
-    // wine looks for the end of a file and writes there, and others may do the same in between.
-    let own = !is_wine();
+    // Where that is not so, one `File` keeps the order itself.
+    let own = support::atomic_appends().is_ok();
     std::thread::scope(|scope| {
         for letter in b'a'..b'e' {
             scope.spawn(move || {
@@ -278,7 +270,7 @@ fn direct_files() {
     let Place { path, engine, .. } = &place("direct", &[7; 10_000]);
     let file = both().direct(Direct::Required).open(engine, path).expect("every disk has it");
     if !file.facts().direct {
-        assert!(is_wine(), "the flag was accepted");
+        assert!(support::is_wine(), "the flag was accepted");
         return support::report_skip("windows::direct_files", "wine accepts the flag, and ignores it");
     }
     let alignment = file.alignment();

@@ -9,7 +9,9 @@ use std::sync::OnceLock;
 #[cfg_attr(windows, path = "machine/windows.rs")]
 mod system;
 
-pub(crate) use system::{direct_io, disk_file_system, is_root, kernel_aio, on_tmpfs};
+#[cfg(windows)]
+pub(crate) use system::is_wine;
+pub(crate) use system::{atomic_appends, direct_io, disk_file_system, is_root, kernel_aio, on_tmpfs};
 
 /// The user and group that own nothing.
 pub(crate) const NOBODY: u32 = 65534;

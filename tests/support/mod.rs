@@ -31,9 +31,11 @@ mod streams;
 pub(crate) use faults::{Inject, partial_submits, refuse, refuse_here, scarce_aio};
 #[cfg(unix)]
 pub(crate) use images::{LoopDevice, image, image_with_sectors};
+#[cfg(windows)]
+pub(crate) use machine::is_wine;
 pub(crate) use machine::{
-    NOBODY, backends, built_with_kernel_aio, direct_io, disk_file_system, glibc, is_root, kernel_aio, long_tests,
-    posix_aio, root, strace, tool,
+    NOBODY, atomic_appends, backends, built_with_kernel_aio, direct_io, disk_file_system, glibc, is_root, kernel_aio,
+    long_tests, posix_aio, root, strace, tool,
 };
 #[cfg(unix)]
 pub(crate) use mounts::{Mount, hide_proc, overlayfs, ramfs, tmpfs};

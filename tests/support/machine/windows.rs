@@ -2,6 +2,27 @@
 
 use std::path::Path;
 
+#[link(name = "kernel32")]
+unsafe extern "system" {
+    fn GetModuleHandleA(name: *const std::ffi::c_char) -> *mut std::ffi::c_void;
+    fn GetProcAddress(module: *mut std::ffi::c_void, name: *const std::ffi::c_char) -> *const ();
+}
+
+/// Not the system itself.
+pub(crate) fn is_wine() -> bool {
+    // SAFETY: both names are C strings, and every process has the module.
+    unsafe { !GetProcAddress(GetModuleHandleA(c"ntdll.dll".as_ptr()), c"wine_get_version".as_ptr()).is_null() }
+}
+
+/// The system finds the end of a file and writes there in one step, whoever else appends.
+pub(crate) fn atomic_appends() -> Result<(), String> {
+    if is_wine() {
+        Err("wine looks for the end of a file, and writes there when others may have done so".into())
+    } else {
+        Ok(())
+    }
+}
+
 /// Administrators are not what is meant by that.
 pub(crate) fn is_root() -> bool {
     false
