@@ -20,7 +20,7 @@ use std::task::{Poll, Waker};
 
 use crate::os;
 use crate::sync::UnsafeCell;
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// What became of a request: bytes transferred (or the operation's value), or the error number.
 ///
@@ -112,16 +112,14 @@ const WAKING: u64 = 1 << 2;
 const FUTURE_GONE: u64 = 1 << 3;
 /// The request side has left.
 const REQUEST_GONE: u64 = 1 << 4;
-/// The request is in the hands of a kernel that knows it by id only.
-const PARKED: u64 = 1 << 5;
 /// The request has begun: too late to cancel it here.
-const BEGUN: u64 = 1 << 6;
+const BEGUN: u64 = 1 << 5;
 /// The request was cancelled before it began, and will not begin.
-const CANCELLED: u64 = 1 << 7;
+const CANCELLED: u64 = 1 << 6;
 /// A part is transferred, and the rest is going to be: too late to say that nothing has happened.
-const PARTLY: u64 = 1 << 8;
+const PARTLY: u64 = 1 << 7;
 /// A backend is asked to stop the request, or was.
-const ASKED: u64 = 1 << 9;
+const ASKED: u64 = 1 << 8;
 
 const GENERATION_SHIFT: u32 = 32;
 
@@ -149,6 +147,9 @@ pub(crate) enum Revoked {
 #[derive(Debug)]
 pub(crate) struct Completion {
     state: AtomicU64,
+    /// The generation of a request that a kernel has, which knows it by its id only; else 0. Apart from `state`, so that it
+    /// can be stored: nobody else changes it meanwhile.
+    parked: AtomicU32,
     waker: UnsafeCell<Option<Waker>>,
     outcome: UnsafeCell<Outcome>,
 }
@@ -165,6 +166,7 @@ impl Completion {
         Self {
             // Both sides gone: a free slot. Generation 1 is the first, so that an id is never 0.
             state: AtomicU64::new(1 << GENERATION_SHIFT | FUTURE_GONE | REQUEST_GONE),
+            parked: AtomicU32::new(0),
             waker: UnsafeCell::new(None),
             outcome: UnsafeCell::new(Err(Errno(0))),
         }
@@ -180,6 +182,7 @@ impl Completion {
 
     /// Ends the present generation. Only who was [`Last`] calls this, before the slot goes back to the free list.
     pub(crate) fn retire(&self) {
+        debug_assert_eq!(self.parked.load(Ordering::Relaxed), 0, "no kernel has it");
         let generation = (self.state.load(Ordering::Relaxed) >> GENERATION_SHIFT) as u32;
         let next = u64::from(generation.wrapping_add(1).max(1));
         self.state.store(next << GENERATION_SHIFT | FUTURE_GONE | REQUEST_GONE, Ordering::Release);
@@ -189,25 +192,25 @@ impl Completion {
         (self.state.load(Ordering::Relaxed) >> GENERATION_SHIFT) as u32
     }
 
+    /// Leaves `waker` for the result of a request that nobody knows yet: as a [`poll`](Self::poll) would that is pending.
+    pub(crate) fn expect(&self, waker: Waker) {
+        let state = self.state.load(Ordering::Relaxed);
+        debug_assert_eq!(state as u32, 0, "the slot was just activated");
+        // SAFETY: nobody else knows of the slot's new generation, so that the cell is ours; it is empty.
+        self.waker.with_mut(|cell| unsafe { *cell = Some(waker) });
+        self.state.store(state | WAKER, Ordering::Relaxed);
+    }
+
     // ----- request side ---------------------------------------------------------------------------------------------
 
     /// Notes that a kernel holds the request from now on and knows it by its id only.
     pub(crate) fn park(&self) {
-        self.state.fetch_or(PARKED, Ordering::AcqRel);
+        self.parked.store(self.generation(), Ordering::Release);
     }
 
     /// Takes the request back from the kernel; `false` where the id is not of a request that a kernel holds.
     pub(crate) fn claim(&self, generation: u32) -> bool {
-        let mut state = self.state.load(Ordering::Acquire);
-        loop {
-            if (state >> GENERATION_SHIFT) as u32 != generation || state & PARKED == 0 {
-                return false;
-            }
-            match self.state.compare_exchange_weak(state, state & !PARKED, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return true,
-                Err(now) => state = now,
-            }
-        }
+        generation != 0 && self.parked.compare_exchange(generation, 0, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// Whether the future side has left, so that nobody would see a result.
@@ -314,7 +317,12 @@ impl Completion {
 
     /// The result, if it is there; registers nothing.
     pub(crate) fn peek(&self) -> Option<Outcome> {
-        (self.state.load(Ordering::Acquire) & DONE != 0).then(|| self.outcome())
+        self.is_done().then(|| self.outcome())
+    }
+
+    /// Whether the result is there.
+    pub(crate) fn is_done(&self) -> bool {
+        self.state.load(Ordering::Acquire) & DONE != 0
     }
 
     /// Cancels the request, unless it has begun.
@@ -347,6 +355,10 @@ impl Completion {
 
     /// The future side leaves, having collected the result or not.
     pub(crate) fn leave(&self) -> Last {
+        if self.state.load(Ordering::Acquire) & REQUEST_GONE != 0 {
+            // Nobody else is left who would look at the bit.
+            return Last::Yes;
+        }
         let before = self.state.fetch_or(FUTURE_GONE, Ordering::AcqRel);
         if before & REQUEST_GONE != 0 { Last::Yes } else { Last::No }
     }

@@ -272,8 +272,13 @@ impl<T: Operation> Op<T> {
         let Some(fresh) = self.take_fresh() else { return Ok(()) };
         let core = fresh.file.core.clone();
         match begin(fresh, waker) {
-            Begun::Over(output, served_by) => self.stage = Stage::Ended(core.clone(), output, served_by),
-            Begun::Sent(sent) => self.stage = Stage::Sent(sent),
+            Begun::Over(output, served_by) => self.stage = Stage::Ended(core, output, served_by),
+            Begun::Sent(sent) => {
+                self.stage = Stage::Sent(sent);
+                if let Stage::Sent(sent) = &self.stage {
+                    sent.flush_many();
+                }
+            }
             Begun::Streams(streaming) => self.stage = Stage::Streaming(streaming),
             Begun::Waits(fresh) => self.stage = Stage::Fresh(fresh),
             Begun::Busy(fresh) => {
@@ -281,7 +286,6 @@ impl<T: Operation> Op<T> {
                 return Err(NoRoom);
             }
         }
-        sent::flush_many(&core);
         Ok(())
     }
 

@@ -105,7 +105,7 @@ impl Timed {
             let slow = wall > limit && close.before.has_worked(limit.saturating_mul(COMPUTES));
             close.owner.submitted(close.class, close.backend, slow);
             if slow {
-                counters.slow_submits.add(1);
+                counters.slow_submits.add_alone(1);
                 next = SUSPICIOUS;
             }
         } else if wall > limit.saturating_add(monitor.slow).saturating_add(BATCH_SLOW_EACH * requests)

@@ -702,10 +702,20 @@ impl Request {
 }
 
 /// Ends several requests, as [`Request::complete`] does with one; empties the list.
+#[cfg(feature = "posix-aio")]
 pub(crate) fn complete_all(done: &mut Vec<(Request, Outcome)>) {
+    complete_by(done, settle::settle);
+}
+
+/// The same for requests that are all of one engine.
+pub(crate) fn complete_all_of<W: Witness>(engine: &Arc<W>, done: &mut Vec<(Request, Outcome)>) {
+    complete_by(done, |done| settle::settle_of(Some(engine), done));
+}
+
+fn complete_by(done: &mut Vec<(Request, Outcome)>, settle: impl FnOnce(&mut Vec<(Request, Outcome)>)) {
     let _held = crate::events::hold();
     done.iter_mut().for_each(|(request, outcome)| *outcome = request.answered(*outcome));
-    settle::settle(done);
+    settle(done);
 }
 
 impl Drop for Request {

@@ -69,8 +69,6 @@ thread_local! {
     static DEFERS: Cell<bool> = const { Cell::new(false) };
     /// What has ended meanwhile.
     static ENDED: RefCell<Vec<(Request, Outcome)>> = const { RefCell::new(Vec::new()) };
-    /// Memory of a list that `settle` needs.
-    static VERDICTS: Cell<Vec<(Request, Outcome)>> = const { Cell::new(Vec::new()) };
 }
 
 /// While it lives, requests that end on this thread wait for [`settle_deferred`].
@@ -160,48 +158,52 @@ fn settle_one(mut request: Request, outcome: Outcome) {
 
 /// Ends requests of one engine, or of several; empties the list.
 pub(crate) fn settle(ended: &mut Vec<(Request, Outcome)>) {
-    let _suspended = Deferring::suspend();
-    let mut verdicts = VERDICTS.try_with(Cell::take).unwrap_or_default();
-    let mut ended = ended.drain(..).peekable();
-    while let Some((request, _)) = ended.peek() {
-        let mut owner: *const dyn Owner = Arc::as_ptr(request.owner());
-        let engine = Arc::as_ptr(request.owner().slab());
-        let witness = request.owner().witness();
-        let mut tally = Tally::of(request.body().trail.place);
-        // Most are of one file: its engine need not be asked for.
-        let mut is_next = |(request, _): &(Request, Outcome)| {
-            let next = Arc::as_ptr(request.owner());
-            if !std::ptr::addr_eq(owner, next) && std::ptr::eq(Arc::as_ptr(request.owner().slab()), engine) {
-                owner = next;
-            }
-            std::ptr::addr_eq(owner, next)
-        };
-        while let Some((mut request, outcome)) = ended.next_if(&mut is_next) {
-            let place = request.body().trail.place;
-            if place != tally.place {
-                tell(witness.as_ref(), &tally);
-                tally = Tally::of(place);
-            }
-            match request.judge(outcome, &mut tally) {
-                Some(outcome) => verdicts.push((request, outcome)),
-                None => resubmit(request),
-            }
-        }
-        tell(witness.as_ref(), &tally);
-        let count = verdicts.len() as u64;
-        verdicts.drain(..).for_each(|(request, outcome)| request.publish(outcome));
-        if let Some(witness) = witness {
-            witness.published(count);
+    while let Some((first, _)) = ended.first() {
+        let slab = Arc::as_ptr(first.owner().slab());
+        let is_same = |(request, _): &&(Request, Outcome)| std::ptr::eq(Arc::as_ptr(request.owner().slab()), slab);
+        let witness = first.owner().witness();
+        let count = ended.iter().take_while(is_same).count();
+        if count == ended.len() {
+            settle_of(witness.as_ref(), ended);
+        } else {
+            settle_of(witness.as_ref(), &mut ended.drain(..count).collect());
         }
     }
-    let _ = VERDICTS.try_with(|place| place.set(verdicts));
 }
 
-fn tell(witness: Option<&Arc<dyn Witness>>, tally: &Tally) {
-    if let Some(witness) = witness
-        && witness.judged(tally)
+/// Ends requests of one engine; empties the list.
+pub(crate) fn settle_of<W: Witness + ?Sized>(engine: Option<&Arc<W>>, ended: &mut Vec<(Request, Outcome)>) {
+    let _suspended = Deferring::suspend();
+    let Some((first, _)) = ended.first() else { return };
+    let mut tally = Tally::of(first.body().trail.place);
+    let mut at = 0;
+    while let Some((request, outcome)) = ended.get_mut(at) {
+        let place = request.body().trail.place;
+        if place != tally.place {
+            tell(engine, &tally);
+            tally = Tally::of(place);
+        }
+        match request.judge(*outcome, &mut tally) {
+            Some(verdict) => {
+                *outcome = verdict;
+                at += 1;
+            }
+            None => resubmit(ended.remove(at).0),
+        }
+    }
+    tell(engine, &tally);
+    let count = ended.len() as u64;
+    ended.drain(..).for_each(|(request, outcome)| request.publish(outcome));
+    if let Some(engine) = engine {
+        engine.published(count);
+    }
+}
+
+fn tell<W: Witness + ?Sized>(engine: Option<&Arc<W>>, tally: &Tally) {
+    if let Some(engine) = engine
+        && engine.judged(tally)
     {
-        witness.clone().make_way();
+        engine.clone().make_way();
     }
 }
 

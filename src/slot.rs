@@ -6,6 +6,8 @@
 
 #![allow(unsafe_code)]
 
+mod free;
+
 use std::collections::VecDeque;
 use std::mem::{MaybeUninit, align_of, size_of};
 use std::ptr::NonNull;
@@ -16,6 +18,7 @@ use crate::completion::Completion;
 use crate::request::{Body, Extra, Owner, RequestId, wake};
 use crate::sync::atomic::{AtomicPtr, Ordering};
 use crate::sync::{Mutex, UnsafeCell, lock};
+use free::{Below, Free, Refused};
 
 /// Slots in the first chunk; each further chunk is twice the one before it.
 const FIRST_CHUNK: u32 = 64;
@@ -26,6 +29,8 @@ const CHUNKS: usize = 15;
 pub(crate) struct Slot {
     pub(crate) completion: Completion,
     pub(crate) index: u32,
+    /// While it is free.
+    below: Below,
     /// Who holds the [`Request`](crate::Request) owns the body; after the end, the future side until it leaves, and then who
     /// frees the slot.
     pub(crate) body: UnsafeCell<Body>,
@@ -190,20 +195,21 @@ pub(crate) struct Slab {
     chunks: [AtomicPtr<Slot>; CHUNKS],
     capacity: u32,
     tag: u64,
-    free: Mutex<FreeList>,
+    free: Free,
+    line: Mutex<Line>,
 }
 
 /// Slabs made so far in this process: each has a tag of its own.
 static TAGS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
 
+/// What is behind a lock: new slots, and those that somebody waits for.
 #[derive(Default)]
-struct FreeList {
-    list: Vec<u32>,
+struct Line {
     /// Slots made so far.
     made: u32,
     /// Who waits for a slot, in order: the bound is reached. They are served in order even if a later one comes first to
-    /// fetch its slot: the order of appends and syncs hangs on it.
-    line: VecDeque<Waiter>,
+    /// fetch its slot: the order of appends and syncs hangs on it. While there are any, the stack of free slots is closed.
+    waiters: VecDeque<Waiter>,
     tickets: u64,
 }
 
@@ -226,7 +232,8 @@ impl Slab {
             chunks: std::array::from_fn(|_| AtomicPtr::new(std::ptr::null_mut())),
             capacity,
             tag: TAGS.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
-            free: Mutex::new(FreeList::default()),
+            free: Free::new(),
+            line: Mutex::new(Line::default()),
         }
     }
 
@@ -243,37 +250,51 @@ impl Slab {
 
     /// A live slot; `None` where the bound allows none or others are waiting already.
     pub(crate) fn try_acquire(&self) -> Option<&Slot> {
-        let index = {
-            let mut free = lock(&self.free);
-            if free.line.is_empty() { self.pop(&mut free) } else { None }
+        let index = match self.free.take(|index| &self.slot(index).below) {
+            Ok(index) => Some(index),
+            Err(Refused::Closed) => None,
+            Err(Refused::Empty) => {
+                let mut line = lock(&self.line);
+                if line.waiters.is_empty() { self.take(&mut line) } else { None }
+            }
         };
         index.map(|index| self.activate(index))
     }
 
     /// Lets all who wait in line look again.
     pub(crate) fn wake_line(&self) {
-        let wakers: Vec<_> = lock(&self.free).line.iter_mut().filter_map(|waiter| waiter.waker.take()).collect();
+        let wakers: Vec<_> = lock(&self.line).waiters.iter_mut().filter_map(|waiter| waiter.waker.take()).collect();
         wakers.into_iter().for_each(wake);
     }
 
     fn poll_line(&self, ticket: &mut Option<Ticket>, waker: &Waker) -> Poll<&Slot> {
         let mut mine = Some(waker.clone());
         let (index, next) = {
-            let mut free = lock(&self.free);
+            let mut line = lock(&self.line);
             // Room has come since we looked.
-            let room = if ticket.is_none() && free.line.is_empty() { self.pop(&mut free) } else { None };
+            let room = if ticket.is_none() && line.waiters.is_empty() { self.take(&mut line) } else { None };
             match *ticket {
                 _ if room.is_some() => (room, None),
                 None => {
-                    let number = free.enqueue(&mut mine);
+                    if line.waiters.is_empty() {
+                        // What is put back from now on comes to the line.
+                        self.free.close();
+                    }
+                    let number = line.enqueue(&mut mine);
                     *ticket = Some(number);
                     // Those before us have their slots and have not fetched them: what is free is for us.
-                    if let Some(index) = self.pop(&mut free) {
-                        free.give(index);
+                    if let Some(index) = self.take(&mut line) {
+                        self.give(&mut line, index);
                     }
                     (None, None)
                 }
-                Some(number) => free.advance(number, &mut mine),
+                Some(number) => {
+                    let (index, next) = line.advance(number, &mut mine);
+                    if index.is_some() {
+                        self.open_if_served(&line);
+                    }
+                    (index, next)
+                }
             }
         };
         drop(mine);
@@ -287,13 +308,20 @@ impl Slab {
     /// Leaves the line; a slot that was granted meanwhile goes to the next.
     pub(crate) fn forsake(&self, ticket: Ticket) {
         let (entry, next) = {
-            let mut free = lock(&self.free);
-            let entry = free.place(ticket).and_then(|at| free.line.remove(at));
-            (entry, free.next_waker())
+            let mut line = lock(&self.line);
+            let entry = line.place(ticket).and_then(|at| line.waiters.remove(at));
+            self.open_if_served(&line);
+            (entry, line.next_waker())
         };
         next.into_iter().for_each(wake);
         if let Some(index) = entry.and_then(|entry| entry.slot) {
             self.put(index);
+        }
+    }
+
+    fn open_if_served(&self, line: &Line) {
+        if line.waiters.is_empty() {
+            self.free.open();
         }
     }
 
@@ -318,77 +346,84 @@ impl Slab {
     }
 
     fn put(&self, index: u32) {
+        if self.free.put(index, &self.slot(index).below) {
+            return;
+        }
         let waker = {
-            let mut free = lock(&self.free);
-            free.give(index);
-            free.next_waker()
+            let mut line = lock(&self.line);
+            self.give(&mut line, index);
+            line.next_waker()
         };
         waker.into_iter().for_each(wake);
     }
 
-    fn pop(&self, free: &mut FreeList) -> Option<u32> {
-        if let Some(index) = free.list.pop() {
+    /// A free slot, or a new one.
+    fn take(&self, line: &mut Line) -> Option<u32> {
+        if let Some(index) = self.free.take_locked(|index| &self.slot(index).below) {
             return Some(index);
         }
-        if free.made == self.capacity {
+        if line.made == self.capacity {
             return None;
         }
-        let (chunk, within) = place(free.made);
+        let (chunk, within) = place(line.made);
         if within == 0 {
-            let first = free.made;
+            let first = line.made;
             let length = FIRST_CHUNK << chunk;
             let slots: Box<[Slot]> = (first..first + length).map(new_slot).collect();
             self.chunks[chunk].store(Box::into_raw(slots).cast(), Ordering::Release);
-            // Room for every slot there is, so that giving one back never allocates.
-            free.list.reserve((first + length) as usize);
         }
-        free.made += 1;
-        Some(free.made - 1)
+        line.made += 1;
+        Some(line.made - 1)
+    }
+
+    /// Gives a slot to the first in line who has none, or puts it back.
+    fn give(&self, line: &mut Line, index: u32) {
+        let first = line.waiters.partition_point(|waiter| waiter.slot.is_some());
+        match line.waiters.get_mut(first) {
+            Some(waiter) => waiter.slot = Some(index),
+            None => self.free.put_locked(index, &self.slot(index).below),
+        }
+    }
+
+    /// A slot that was made.
+    fn slot(&self, index: u32) -> &Slot {
+        let (chunk, within) = place(index);
+        let base = self.chunks[chunk].load(Ordering::Acquire);
+        // SAFETY: `take` made the chunk before it gave out the index.
+        unsafe { &*base.add(within) }
     }
 
     fn activate(&self, index: u32) -> &Slot {
-        let (chunk, within) = place(index);
-        let base = self.chunks[chunk].load(Ordering::Acquire);
-        // SAFETY: `pop` made the chunk before it gave out the index.
-        let slot = unsafe { &*base.add(within) };
+        let slot = self.slot(index);
         slot.completion.activate();
         slot
     }
 }
 
-impl FreeList {
+impl Line {
     fn enqueue(&mut self, waker: &mut Option<Waker>) -> Ticket {
         self.tickets += 1;
-        self.line.push_back(Waiter { ticket: self.tickets, waker: waker.take(), slot: None });
+        self.waiters.push_back(Waiter { ticket: self.tickets, waker: waker.take(), slot: None });
         self.tickets
-    }
-
-    /// Gives a slot to the first who has none, or back to the free ones.
-    fn give(&mut self, index: u32) {
-        let first = self.line.partition_point(|waiter| waiter.slot.is_some());
-        match self.line.get_mut(first) {
-            Some(waiter) => waiter.slot = Some(index),
-            None => self.list.push(index),
-        }
     }
 
     /// Where in the line a ticket is. Tickets ascend along it. Not by going through it: an executor that polls all that it
     /// waits for, whenever one of them ends, comes here once for each in the line.
     fn place(&self, ticket: Ticket) -> Option<usize> {
-        self.line.binary_search_by_key(&ticket, |waiter| waiter.ticket).ok()
+        self.waiters.binary_search_by_key(&ticket, |waiter| waiter.ticket).ok()
     }
 
     /// The slot of the first in the line, if that is `ticket`, with the waker of who is first now; else keeps the waker.
     fn advance(&mut self, ticket: Ticket, waker: &mut Option<Waker>) -> (Option<u32>, Option<Waker>) {
-        if let Some(first) = self.line.front()
+        if let Some(first) = self.waiters.front()
             && first.ticket == ticket
             && let Some(index) = first.slot
         {
             // The old waker goes back to the caller, to be dropped outside the lock.
-            *waker = self.line.pop_front().and_then(|first| first.waker);
+            *waker = self.waiters.pop_front().and_then(|first| first.waker);
             return (Some(index), self.next_waker());
         }
-        if let Some(waiter) = self.place(ticket).and_then(|at| self.line.get_mut(at)) {
+        if let Some(waiter) = self.place(ticket).and_then(|at| self.waiters.get_mut(at)) {
             std::mem::swap(&mut waiter.waker, waker);
         }
         (None, None)
@@ -396,7 +431,7 @@ impl FreeList {
 
     /// Whom to wake: the first in the line, once it has a slot. The others keep their turn.
     fn next_waker(&mut self) -> Option<Waker> {
-        self.line.front_mut().filter(|first| first.slot.is_some()).and_then(|first| first.waker.take())
+        self.waiters.front_mut().filter(|first| first.slot.is_some()).and_then(|first| first.waker.take())
     }
 }
 
@@ -407,7 +442,7 @@ impl Drop for Slab {
             if !base.is_null() {
                 let length = (FIRST_CHUNK << chunk) as usize;
                 let slots = std::ptr::slice_from_raw_parts_mut(base, length);
-                // SAFETY: made by `pop` from a box of this length, and nobody holds a slot any more: every slot in use
+                // SAFETY: made by `take` from a box of this length, and nobody holds a slot any more: every slot in use
                 // holds, through its owner, a reference to the engine that holds this slab.
                 drop(unsafe { Box::from_raw(slots) });
             }
@@ -419,6 +454,7 @@ fn new_slot(index: u32) -> Slot {
     Slot {
         completion: Completion::new(),
         index,
+        below: Below::new(),
         body: UnsafeCell::new(Body::default()),
         owner: UnsafeCell::new(None),
         payload: UnsafeCell::new(Payload { inline: MaybeUninit::uninit(), drop: None }),

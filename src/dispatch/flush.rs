@@ -25,8 +25,8 @@ impl Core {
         if self.fork.is_child() {
             return;
         }
-        let pass = || self.near_lanes().filter(|lane| self.flush_lane(lane, attended)).count();
-        while pass() > 0 {}
+        let pass = || self.near_lanes().fold(false, |any, lane| self.flush_lane(lane, attended) || any);
+        while pass() {}
     }
 
     /// Sleeps until the request is over, where its backend lets the thread that waits do that. `false`: it has not slept.
@@ -71,8 +71,9 @@ impl Submit<Request> for Submission<'_> {
 
     fn begin(&self, scratch: &Scratch<Request>) -> Completing {
         let completing = Completing::enter();
-        self.lane.counters.batches.add(1);
-        self.lane.counters.submitted.add(scratch.batch.len() as u64);
+        // One thread at a time flushes a lane.
+        self.lane.counters.batches.add_alone(1);
+        self.lane.counters.submitted.add_alone(scratch.batch.len() as u64);
         completing
     }
 
@@ -102,7 +103,7 @@ impl Submit<Request> for Submission<'_> {
     }
 
     fn was_busy(&self) {
-        self.lane.counters.busy.add(1);
+        self.lane.counters.busy.add_alone(1);
     }
 
     fn end(&self, request: Request, errno: Errno) {

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::pending::Pending;
 use crate::backend::{Backend, Capabilities};
-use crate::completion::Outcome;
 use crate::monitor::Monitor;
 use crate::request::Request;
 use crate::stats::{BackendCounters, BackendStats};
@@ -21,8 +20,8 @@ pub(crate) struct Lane {
     pub(super) monitor: Monitor,
     /// Requests that wait for it, and how many it has.
     pub(super) pending: Pending<Request>,
-    /// Held by who reaps; keeps the list's memory.
-    pub(super) reaper: Mutex<Vec<(Request, Outcome)>>,
+    /// Held by who reaps.
+    pub(super) reaper: Mutex<()>,
 }
 
 impl Lane {
@@ -40,7 +39,7 @@ impl Lane {
             counters: BackendCounters::default(),
             monitor: Monitor::new(slow),
             pending: Pending::default(),
-            reaper: Mutex::new(Vec::new()),
+            reaper: Mutex::new(()),
         }
     }
 

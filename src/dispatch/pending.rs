@@ -41,8 +41,8 @@ struct Queue<T> {
     requests: VecDeque<T>,
     /// A thread is submitting; it looks again before it leaves.
     flushing: bool,
-    /// Memory of the lists that a flush needs.
-    scratch: Scratch<T>,
+    /// Memory of the lists that a flush needs, while nobody flushes.
+    scratch: Option<Box<Scratch<T>>>,
 }
 
 /// One submission: what is offered, and what comes back.
@@ -83,7 +83,7 @@ pub(super) trait Submit<T> {
 
 impl<T> Default for Pending<T> {
     fn default() -> Self {
-        let queue = Queue { requests: VecDeque::new(), flushing: false, scratch: Scratch::default() };
+        let queue = Queue { requests: VecDeque::new(), flushing: false, scratch: None };
         Self {
             queue: Mutex::new(queue),
             waiting: AtomicUsize::new(0),
@@ -156,8 +156,10 @@ impl<T> Pending<T> {
             any = true;
             let _held = backend.begin(&scratch);
             backend.submit(&mut scratch);
-            let Scratch { batch, busy, refused, .. } = &mut scratch;
-            busy.append(batch);
+            let Scratch { batch, busy, refused, .. } = &mut *scratch;
+            if !batch.is_empty() {
+                busy.append(batch);
+            }
             let refused = std::mem::take(refused);
             let overflow = self.keep_busy(backend, scratch, !refused.is_empty());
             for (request, errno) in refused {
@@ -172,7 +174,7 @@ impl<T> Pending<T> {
     }
 
     /// Takes the next requests to submit, as the one thread that flushes. What is isolated comes alone.
-    fn next_batch(&self, backend: &impl Submit<T>) -> Option<Scratch<T>> {
+    fn next_batch(&self, backend: &impl Submit<T>) -> Option<Box<Scratch<T>>> {
         if self.waiting() == 0 {
             return None;
         }
@@ -181,7 +183,7 @@ impl<T> Pending<T> {
             return None;
         }
         queue.flushing = true;
-        let mut scratch = std::mem::take(&mut queue.scratch);
+        let mut scratch = queue.scratch.take().unwrap_or_default();
         let together = |request: &&T| !backend.isolates(request);
         let together = queue.requests.iter().take(BATCH_MAX).take_while(together).count().max(1);
         if together == queue.requests.len() {
@@ -199,7 +201,7 @@ impl<T> Pending<T> {
 
     /// Puts back what the backend had no room for, and ends the flush. Returns a request that no completion would ever
     /// make room for.
-    fn keep_busy(&self, backend: &impl Submit<T>, mut scratch: Scratch<T>, progress: bool) -> Option<T> {
+    fn keep_busy(&self, backend: &impl Submit<T>, mut scratch: Box<Scratch<T>>, progress: bool) -> Option<T> {
         let mut queue = lock(&self.queue);
         queue.flushing = false;
         let left = scratch.busy.len();
@@ -226,7 +228,7 @@ impl<T> Pending<T> {
             }
             self.count_waiting(&queue);
         }
-        queue.scratch = scratch;
+        queue.scratch = Some(scratch);
         overflow
     }
 }

@@ -30,6 +30,11 @@ impl Core {
         self.all_lanes().find_map(|lane| lane.pending.withdraw(|request| request.id() == id))
     }
 
+    /// Requests that wait in one lane.
+    pub(crate) fn waiting_at(&self, place: Place) -> usize {
+        self.lane(place).pending.waiting()
+    }
+
     /// Requests that wait in the lanes that this thread looks after.
     pub(crate) fn queued(&self) -> usize {
         self.near_lanes().map(|lane| lane.pending.waiting()).sum()

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::on_exit::OnExit;
@@ -83,17 +83,17 @@ fn run<F: Future>(
 ) -> Option<F::Output> {
     let mut future = pin!(future);
     let _waiting = Deferring::wait();
-    let parker = Parker::current();
-    let waker = Waker::from(parker.clone());
-    let mut context = Context::from_waker(&waker);
-    let outer = DRIVING.replace(Driving { core: Arc::as_ptr(core), side: 0, owned: false });
-    let _guard = OnExit(|| {
-        core.leave_aside();
-        DRIVING.set(outer);
-        part(core, &parker);
-    });
-    wait(core, &parker, deadline, || match future.as_mut().poll(&mut context) {
-        Poll::Ready(output) => Ok(output),
-        Poll::Pending => Err(awaits(future.as_ref().get_ref())),
+    Parker::with_current(|parker, waker| {
+        let mut context = Context::from_waker(waker);
+        let outer = DRIVING.replace(Driving { core: Arc::as_ptr(core), side: 0, owned: false });
+        let _guard = OnExit(|| {
+            core.leave_aside();
+            DRIVING.set(outer);
+            part(core, parker);
+        });
+        wait(core, parker, deadline, || match future.as_mut().poll(&mut context) {
+            Poll::Ready(output) => Ok(output),
+            Poll::Pending => Err(awaits(future.as_ref().get_ref())),
+        })
     })
 }

@@ -1,22 +1,25 @@
 //! Where a thread sleeps, and how a waker wakes it there.
 
-use std::cell::RefCell;
+use std::cell::OnceCell;
 use std::sync::Arc;
-use std::task::Wake;
+use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use super::doorbell::{Bell, Doorbell};
 use crate::sync::atomic::{AtomicBool, AtomicU8, Ordering, fence};
 use crate::sync::thread::{self, Thread};
-use crate::sync::{Mutex, lock};
+use crate::sync::{Mutex, lock, thread_mark};
 
 thread_local! {
-    static PARKER: RefCell<Option<Arc<Parker>>> = const { RefCell::new(None) };
+    /// This thread's, and its waker: made once, and lent.
+    static MINE: OnceCell<(Arc<Parker>, Waker)> = const { OnceCell::new() };
 }
 
 /// Where a thread sleeps, so that a waker knows how to wake it.
 pub(super) struct Parker<B = Doorbell> {
     thread: Thread,
+    /// The thread's mark. Another thread may have it once this one has ended, when nobody sleeps here any more.
+    mark: usize,
     notified: AtomicBool,
     place: AtomicU8,
     /// The doorbell of the engine in whose seat the thread sleeps. The reference keeps the descriptor from being closed,
@@ -34,7 +37,25 @@ const IN_KERNEL: u8 = 2;
 impl Parker {
     /// This thread's.
     pub(super) fn current() -> Arc<Self> {
-        PARKER.with_borrow_mut(|parker| parker.get_or_insert_with(Self::new).clone())
+        Self::with_current(|parker, _| parker.clone())
+    }
+
+    /// Lends this thread's, and its waker.
+    pub(super) fn with_current<R>(f: impl FnOnce(&Arc<Self>, &Waker) -> R) -> R {
+        let make = || {
+            let parker = Self::new();
+            (parker.clone(), Waker::from(parker))
+        };
+        let mut f = Some(f);
+        let mut call = |mine: &(Arc<Self>, Waker)| match f.take() {
+            Some(f) => f(&mine.0, &mine.1),
+            None => unreachable!("it is called once"),
+        };
+        match MINE.try_with(|mine| call(mine.get_or_init(make))) {
+            Ok(result) => result,
+            // In a destructor, at the thread's end.
+            Err(_) => call(&make()),
+        }
     }
 }
 
@@ -42,6 +63,7 @@ impl<B: Bell> Parker<B> {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             thread: thread::current(),
+            mark: thread_mark(),
             notified: AtomicBool::new(false),
             place: AtomicU8::new(AWAKE),
             doorbell: Mutex::new(None),
@@ -53,11 +75,17 @@ impl<B: Bell> Parker<B> {
     }
 
     pub(super) fn take_notified(&self) {
-        self.notified.swap(false, Ordering::SeqCst);
+        // Who notifies after the look is seen at the next one.
+        if self.is_notified() {
+            self.notified.swap(false, Ordering::SeqCst);
+        }
     }
 
     pub(super) fn notify(&self) {
-        if !self.notified.swap(true, Ordering::SeqCst) {
+        if self.mark == thread_mark() && self.place.load(Ordering::Relaxed) == AWAKE {
+            // The thread itself, which looks before it sleeps: nobody else has to see this.
+            self.notified.store(true, Ordering::Relaxed);
+        } else if !self.notified.swap(true, Ordering::SeqCst) {
             self.nudge();
         }
     }

@@ -112,7 +112,10 @@ pub(super) fn begin<T: Operation>(fresh: Fresh<T>, waker: Option<&Waker>) -> Beg
         }
     };
     let gate = file.gate(&shape, first);
-    let launch = Launch { shape, done, first, gate };
+    let mut mine = None;
+    // Where that panics, the poll does it again, and lets it through.
+    request::contain(|| mine = waker.cloned());
+    let launch = Launch { shape, done, first, gate, waker: mine };
     // SAFETY: `file` keeps the slab, and moves into the slot that was just acquired there.
     Begun::Sent(unsafe { launch.send(file, slot, operation) })
 }

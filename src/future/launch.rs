@@ -4,12 +4,13 @@
 
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::task::Waker;
 
 use crate::descriptor::{First, OpenFile};
 use crate::events;
 use crate::memory::IoVec;
 use crate::op::{Operation, Shape};
-use crate::request::{Body, OpKind, Request, Trail};
+use crate::request::{Body, OpKind, Place, Request, Trail};
 use crate::slot::Slot;
 use crate::stream::StepMemory;
 
@@ -22,6 +23,8 @@ pub(super) struct Launch {
     pub(super) done: u64,
     pub(super) first: First,
     pub(super) gate: crate::order::Class,
+    /// Whom to wake; `None`: a later poll says so.
+    pub(super) waker: Option<Waker>,
 }
 
 impl Launch {
@@ -63,6 +66,10 @@ impl Launch {
             slot.set_owner(file);
             Request::from_slot(slot)
         };
+        let expected = self.waker.is_some();
+        if let Some(waker) = self.waker {
+            slot.completion.expect(waker);
+        }
         if shape.kind == OpKind::Close {
             // It is past the point of no return: no operation begins any more.
             request.begin();
@@ -72,12 +79,13 @@ impl Launch {
             request.begin();
             slot.completion.begin_rest();
         }
-        let mut sent = Sent { slot: NonNull::from(slot), flush: Flush::Due, side: 0 };
+        let mut sent =
+            Sent { slot: NonNull::from(slot), flush: Flush::Due, expected, place: Place { backend, side: 0 } };
         // SAFETY: the future side has not left.
         let file = unsafe { sent.file() };
         let side = file.core.driver.sides.place(&file.core, backend);
         file.submit(request, self.first);
-        sent.side = side;
+        sent.place.side = side;
         sent
     }
 
@@ -97,7 +105,7 @@ impl Launch {
             slot.set_owner(file.clone());
             Request::from_slot(slot)
         };
-        let sent = Sent { slot: NonNull::from(slot), flush: Flush::Done, side: 0 };
+        let sent = Sent { slot: NonNull::from(slot), flush: Flush::Done, expected: false, place: Place::default() };
         file.submit(request, first);
         file.core.flush();
         sent

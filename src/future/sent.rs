@@ -10,11 +10,11 @@ use std::task::{Poll, Waker};
 use crate::backend::CancelOutcome;
 use crate::completion::{Last, Outcome, Revoked};
 use crate::descriptor::OpenFile;
-use crate::dispatch::{Core, REAP_MAX};
+use crate::dispatch::REAP_MAX;
 use crate::driver;
 use crate::error::Error;
 use crate::op::Operation;
-use crate::request::{self, RequestId};
+use crate::request::{self, Place, RequestId};
 use crate::router::strict::Asking;
 use crate::slot::Slot;
 use crate::trace::Trace;
@@ -25,19 +25,14 @@ use super::gathering::Gathering;
 /// So many requests queued by one thread are submitted without waiting for the end of the tick.
 const FLUSH_AT: usize = 64;
 
-/// Submits what is queued, if that is much.
-pub(super) fn flush_many(core: &Core) {
-    if core.queued() >= FLUSH_AT {
-        core.flush();
-    }
-}
-
 /// The future side of a request.
 pub(super) struct Sent {
     pub(super) slot: NonNull<Slot>,
     pub(super) flush: Flush,
-    /// The side seat of the thread that has begun it; 0: it had none.
-    pub(super) side: u8,
+    /// The waker of the poll that has begun it is registered, and that poll has not returned.
+    pub(super) expected: bool,
+    /// The lane that was to have it first.
+    pub(super) place: Place,
 }
 
 /// How far the future has seen to it that its request leaves the queue.
@@ -55,6 +50,15 @@ pub(super) enum Flush {
 unsafe impl Send for Sent {}
 
 impl Sent {
+    /// Submits what is queued, if that is much.
+    pub(super) fn flush_many(&self) {
+        // SAFETY: the future side has not left.
+        let core = &unsafe { self.file() }.core;
+        if core.waiting_at(self.place) >= FLUSH_AT {
+            core.flush();
+        }
+    }
+
     /// The file of the request.
     ///
     /// # Safety
@@ -102,25 +106,23 @@ impl Sent {
         if let Some(outcome) = completion.peek() {
             return Poll::Ready(outcome);
         }
+        let expected = std::mem::take(&mut self.expected);
         let slot = self.slot;
         // SAFETY: as above. The slot keeps its file, and that the engine, whatever a waker does meanwhile: it is freed after
         // the future side has left.
         let core = &unsafe { file_of(&slot) }.core;
         let driving = driver::is_driving(core);
-        core.driver.sides.share_with_me(core, self.side);
-        if self.flush == Flush::Due && Gathering::is_for(core) {
-            // Who gathers flushes, once all are queued.
-            self.flush = Flush::Yielded;
-            return completion.poll(waker);
+        if !expected {
+            core.driver.sides.share_with_me(core, self.place.side);
         }
-        if self.flush == Flush::Due && core.queued() < FLUSH_AT {
-            // Come back, and submit everything that was queued meanwhile in one go. A thread that drives the engine flushes
-            // by itself.
+        if self.flush == Flush::Due && (Gathering::is_for(core) || core.waiting_at(self.place) < FLUSH_AT) {
+            // Come back, and submit everything that was queued meanwhile in one go. Who gathers flushes once all are queued, and
+            // a thread that drives the engine before it sleeps.
             self.flush = Flush::Yielded;
-            if !driving {
+            if !driving && !Gathering::is_for(core) {
                 request::wake_by_ref(waker);
             }
-            return completion.poll(waker);
+            return if expected { Poll::Pending } else { completion.poll(waker) };
         }
         if !driving || self.flush != Flush::Done {
             core.flush();
@@ -147,7 +149,12 @@ impl Sent {
         if self.flush == Flush::Due {
             self.flush = Flush::Yielded;
         }
-        slot.completion.poll(waker).is_pending()
+        // By the waker that it was begun with.
+        if std::mem::take(&mut self.expected) {
+            !slot.completion.is_done()
+        } else {
+            slot.completion.poll(waker).is_pending()
+        }
     }
 
     /// The request.
