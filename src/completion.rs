@@ -174,6 +174,7 @@ impl Completion {
 
     /// Makes a free slot live again, for one request side and one future side. Only the slab calls this, for a slot that
     /// it took from its free list.
+    #[inline]
     pub(crate) fn activate(&self) {
         let state = self.state.load(Ordering::Relaxed);
         debug_assert_eq!(state & FUTURE_GONE, FUTURE_GONE, "the slot is in use");
@@ -181,6 +182,7 @@ impl Completion {
     }
 
     /// Ends the present generation. Only who was [`Last`] calls this, before the slot goes back to the free list.
+    #[inline]
     pub(crate) fn retire(&self) {
         debug_assert_eq!(self.parked.load(Ordering::Relaxed), 0, "no kernel has it");
         let generation = (self.state.load(Ordering::Relaxed) >> GENERATION_SHIFT) as u32;
@@ -188,11 +190,13 @@ impl Completion {
         self.state.store(next << GENERATION_SHIFT | FUTURE_GONE | REQUEST_GONE, Ordering::Release);
     }
 
+    #[inline]
     pub(crate) fn generation(&self) -> u32 {
         (self.state.load(Ordering::Relaxed) >> GENERATION_SHIFT) as u32
     }
 
     /// Leaves `waker` for the result of a request that nobody knows yet: as a [`poll`](Self::poll) would that is pending.
+    #[inline]
     pub(crate) fn expect(&self, waker: Waker) {
         let state = self.state.load(Ordering::Relaxed);
         debug_assert_eq!(state as u32, 0, "the slot was just activated");
@@ -204,21 +208,25 @@ impl Completion {
     // ----- request side ---------------------------------------------------------------------------------------------
 
     /// Notes that a kernel holds the request from now on and knows it by its id only.
+    #[inline]
     pub(crate) fn park(&self) {
         self.parked.store(self.generation(), Ordering::Release);
     }
 
     /// Takes the request back from the kernel; `false` where the id is not of a request that a kernel holds.
+    #[inline]
     pub(crate) fn claim(&self, generation: u32) -> bool {
         generation != 0 && self.parked.compare_exchange(generation, 0, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// Whether the future side has left, so that nobody would see a result.
+    #[inline]
     pub(crate) fn is_abandoned(&self) -> bool {
         self.state.load(Ordering::Acquire) & FUTURE_GONE != 0
     }
 
     /// The point of no return: `false` where the request was cancelled before, and must not begin.
+    #[inline]
     pub(crate) fn begin(&self) -> bool {
         let mut state = self.state.load(Ordering::Acquire);
         loop {
@@ -246,6 +254,7 @@ impl Completion {
     ///
     /// The waker is taken out *before* `DONE` is set, so that one atomic step both publishes and leaves: after it the
     /// future side may free the slot at once.
+    #[inline]
     pub(crate) fn publish(&self, outcome: Outcome) -> (Option<Waker>, Last) {
         // SAFETY: the request side owns `outcome` until it sets `DONE` below.
         self.outcome.with_mut(|cell| unsafe { *cell = outcome });
@@ -316,11 +325,13 @@ impl Completion {
     }
 
     /// The result, if it is there; registers nothing.
+    #[inline]
     pub(crate) fn peek(&self) -> Option<Outcome> {
         self.is_done().then(|| self.outcome())
     }
 
     /// Whether the result is there.
+    #[inline]
     pub(crate) fn is_done(&self) -> bool {
         self.state.load(Ordering::Acquire) & DONE != 0
     }
@@ -354,6 +365,7 @@ impl Completion {
     }
 
     /// The future side leaves, having collected the result or not.
+    #[inline]
     pub(crate) fn leave(&self) -> Last {
         if self.state.load(Ordering::Acquire) & REQUEST_GONE != 0 {
             // Nobody else is left who would look at the bit.
@@ -364,11 +376,13 @@ impl Completion {
     }
 
     /// Drops a waker that nobody will call any more. Only who was [`Last`] calls this.
+    #[inline]
     pub(crate) fn clear_waker(&self) -> Option<Waker> {
         // SAFETY: the caller is the last owner of the slot.
         self.waker.with_mut(|cell| unsafe { (*cell).take() })
     }
 
+    #[inline]
     fn outcome(&self) -> Outcome {
         // SAFETY: called after `DONE` was seen with acquire; nobody writes it again in this generation.
         self.outcome.with(|cell| unsafe { *cell })

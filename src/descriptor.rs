@@ -166,6 +166,7 @@ impl OpenFile {
         })
     }
 
+    #[inline]
     pub(crate) fn descriptor(&self) -> Option<RawFd> {
         match self.handle {
             RawHandle::Descriptor(fd) => Some(fd),
@@ -309,6 +310,9 @@ impl OpenFile {
                 Err(self.misaligned(shape, memory).into())
             };
         }
+        if let Some(first) = self.first_of_plan(shape, class) {
+            return Ok(first);
+        }
         let (over, unfit) = (self.passed_over(class), self.unfit(shape.how));
         let reach = self.extent.reach(shape.kind, shape.position, shape.length());
         // Where nothing may be served otherwise than by the first choice, what that refuses is to be an error each time.
@@ -335,6 +339,19 @@ impl OpenFile {
         let what =
             format!("no backend that the policy allows can serve this {:?} ({})", shape.kind, self.why_not(class));
         Err(Error::Strict { what, errno: None }.into())
+    }
+
+    /// What by far the most requests begin with: the first of the plan, where the file has taught nothing that speaks against
+    /// it, and nothing special is asked for.
+    #[inline]
+    fn first_of_plan(&self, shape: &Shape, class: Class) -> Option<First> {
+        let step = self.plans[class as usize].steps.first()?;
+        if shape.how != How::default() || !self.learned.is_blank(class) || !self.offers(step, shape.kind) {
+            return None;
+        }
+        let reach = self.extent.reach(shape.kind, shape.position, shape.length());
+        let (backend, nowait) = self.ask(step, class, Needs { reach, hopeless: false })?;
+        Some(First { nowait, grows: !reach.within, ..First::at(backend) })
     }
 
     /// Why the backends of the policy do not serve a class of operation.
@@ -439,6 +456,7 @@ impl OpenFile {
         usable.find_map(|step| self.ask(step, class, needs)).or_else(|| self.last_demoted(class, kind, tried))
     }
 
+    #[inline]
     fn offers(&self, step: &Step, kind: OpKind) -> bool {
         // Only the pool knows what has to be closed together with a descriptor, and in which order.
         let may = kind != OpKind::Close || self.descriptor().is_none() || step.backend == self.core.pool;
@@ -476,6 +494,7 @@ impl OpenFile {
     }
 
     /// What the order gate has to do for an operation.
+    #[inline]
     pub(crate) fn gate(&self, shape: &Shape, first: First) -> order::Class {
         match shape.kind {
             OpKind::Close => order::Class::Last,
@@ -489,6 +508,7 @@ impl OpenFile {
     }
 
     /// Whether nobody else decides when a request is over. A close waits for operations on a stream that nobody may poll.
+    #[inline]
     fn ends_by_itself(&self, request: &Request) -> bool {
         !request.is_stream() && (self.stream.is_none() || request.kind() != OpKind::Close)
     }

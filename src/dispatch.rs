@@ -63,6 +63,7 @@ pub(crate) struct Core {
 
 impl Core {
     /// The lane that a request is in, or was in last.
+    #[inline]
     pub(crate) fn lane(&self, place: Place) -> &Lane {
         self.driver.sides.lane(place.side).unwrap_or(&self.lanes[usize::from(place.backend)])
     }
@@ -72,9 +73,13 @@ impl Core {
         self.lanes.iter().chain(self.driver.sides.lanes().map(|(_, lane)| lane))
     }
 
-    /// The lanes that this thread looks after: all but those that are the business of one other thread.
-    fn near_lanes(&self) -> impl Iterator<Item = &Lane> {
-        self.lanes.iter().chain(self.driver.sides.near(self))
+    /// Visits the lanes that this thread looks after: all but those that are the business of one other thread.
+    #[inline]
+    fn visit_lanes(&self, mut visit: impl FnMut(&Lane)) {
+        self.lanes.iter().for_each(&mut visit);
+        if self.driver.sides.are_there() {
+            self.driver.sides.near(self).for_each(visit);
+        }
     }
 
     /// What a backend has done, in all of its lanes.
@@ -117,6 +122,7 @@ impl Core {
     }
 
     /// Whether operations may start.
+    #[inline]
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.fork.is_child() {
             return Err(Error::Forked);

@@ -44,11 +44,13 @@ impl Extent {
     }
 
     /// The file is at least so long, in bytes.
+    #[inline]
     pub(crate) fn len(&self) -> u64 {
         self.len.load(Ordering::Relaxed)
     }
 
     /// How far a request reaches.
+    #[inline]
     pub(crate) fn reach(&self, kind: OpKind, position: Option<u64>, length: u64) -> Reach {
         let below = |len: &AtomicU64| {
             kind != OpKind::Write || position.is_some_and(|p| p + length <= len.load(Ordering::Relaxed))

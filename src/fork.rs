@@ -42,6 +42,7 @@ impl ForkGuard {
     }
 
     /// Whether this process is not the one that made the guard.
+    #[inline]
     pub(crate) fn is_child(&self) -> bool {
         match self.mark {
             // SAFETY: the page is mapped until the guard is dropped; a fork turns its 1 into 0. Volatile, because nothing

@@ -129,7 +129,7 @@ impl<T: Operation> Op<T> {
     /// ```
     pub fn wait(mut self) -> T::Output {
         match (self.core(), self.over()) {
-            (Some(core), None) => driver::block_on_one(&core, self, Self::awaits),
+            (Some(core), None) => driver::block_on_one(&core, &mut self, |op| op.awaits()),
             (_, Some((output, _))) => output,
             (None, None) => unreachable!("only an operation that is over needs no engine"),
         }

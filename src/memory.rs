@@ -51,6 +51,7 @@ impl Default for Ranges {
 
 impl Ranges {
     /// Adds a range at the end; an empty one is nothing.
+    #[inline]
     pub(crate) fn push(&mut self, range: IoVec) {
         if range.len == 0 {
             return;
@@ -76,12 +77,14 @@ impl Ranges {
     }
 
     /// Forgets all of them, and keeps the allocation for others.
+    #[inline]
     pub(crate) fn clear(&mut self) {
         self.more.clear();
         (self.first, self.count) = (0, 0);
     }
 
     /// Forgets all of them, with their allocation.
+    #[inline]
     pub(crate) fn release(&mut self) {
         (self.first, self.count) = (0, 0);
         if self.more.capacity() > 0 {
@@ -111,17 +114,20 @@ impl Ranges {
     }
 
     /// What is left to transfer.
+    #[inline]
     pub(crate) fn left(&self) -> &[IoVec] {
         let all: &[IoVec] = if self.more.is_empty() { &self.iovecs } else { &self.more };
         &all[self.first..self.count]
     }
 
     /// Bytes left to transfer.
+    #[inline]
     pub(crate) fn bytes(&self) -> u64 {
         self.left().iter().map(|range| range.len as u64).sum()
     }
 
     /// Moves on by `n` bytes, which have been transferred: at most what is left.
+    #[inline]
     pub(crate) fn advance(&mut self, n: u64) {
         let all: &mut [IoVec] = if self.more.is_empty() { &mut self.iovecs } else { &mut self.more };
         let mut left = n as usize;

@@ -64,6 +64,7 @@ pub(crate) struct Closed;
 
 impl Order {
     /// Notes the begin of an operation that uses the handle; [`end`](Self::end) must follow.
+    #[inline]
     pub(crate) fn begin(&self) -> Result<(), Closed> {
         self.in_flight.fetch_add(1, Ordering::SeqCst);
         if self.closed.load(Ordering::SeqCst) { Err(Closed) } else { Ok(()) }
@@ -76,6 +77,7 @@ impl Order {
 
     /// Notes the end of an operation. Returns the close that waited for it, to be submitted now.
     #[must_use]
+    #[inline]
     pub(crate) fn end(&self) -> Option<Request> {
         let before = self.in_flight.fetch_sub(1, Ordering::SeqCst);
         (before == 1 && self.closing.load(Ordering::SeqCst)).then(|| lock(&self.gate).close.take()).flatten()
@@ -86,6 +88,7 @@ impl Order {
     }
 
     /// Lets a request pass, or keeps it until its turn.
+    #[inline]
     pub(crate) fn admit(&self, mut request: Request) -> Option<Request> {
         match request.body().trail.gate {
             Class::Free => Some(request),
@@ -127,6 +130,7 @@ impl Order {
     }
 
     /// Notes that a request has ended; hands what waited for it to `release`.
+    #[inline]
     pub(crate) fn ended(&self, class: Class, epoch: u64, mut release: impl FnMut(Request)) {
         if !matches!(class, Class::Write | Class::Serial) {
             return;

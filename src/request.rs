@@ -79,12 +79,14 @@ pub(crate) struct Body {
 
 impl Body {
     /// The ranges of this step.
+    #[inline]
     fn iovecs(&self) -> &[IoVec] {
         let left = self.memory.left();
         &left[..left.len().min(usize::from(self.step & !CUT))]
     }
 
     /// Bytes to transfer in this step; of other kinds, those of their range.
+    #[inline]
     pub(crate) fn length(&self) -> u64 {
         match self.kind {
             OpKind::Read | OpKind::Write => self.iovecs().iter().map(|v| v.len as u64).sum(),
@@ -268,11 +270,13 @@ impl Request {
     ///
     /// # Safety
     /// The slot is live, its body is filled, its owner keeps the slab alive, and no other `Request` of it exists.
+    #[inline]
     pub(crate) unsafe fn from_slot(slot: &Slot) -> Self {
         Self { slot: NonNull::from(slot) }
     }
 
     /// What is asked for.
+    #[inline]
     pub fn kind(&self) -> OpKind {
         self.body().kind
     }
@@ -283,6 +287,7 @@ impl Request {
     }
 
     /// The descriptor, where the handle is one.
+    #[inline]
     pub fn descriptor(&self) -> Option<RawFd> {
         match self.body().handle {
             RawHandle::Descriptor(fd) => Some(fd),
@@ -296,6 +301,7 @@ impl Request {
     }
 
     /// Bytes to transfer in this step; of other kinds, those of their range.
+    #[inline]
     pub fn length(&self) -> u64 {
         self.body().length()
     }
@@ -450,6 +456,7 @@ impl Request {
     ///
     /// Never so for [`OpKind::Close`], which has to happen, nor for what was sent before: a transfer of which a part is done,
     /// a request that another backend has refused.
+    #[inline]
     pub fn is_abandoned(&self) -> bool {
         let body = self.body();
         let sent = body.done > 0 || body.trail.tried != 0;
@@ -510,6 +517,7 @@ impl Request {
     /// assert_eq!((read.0?, &read.1, trace.served_by), (12, &[b"hello".to_vec(), b", world".to_vec()], "submits"));
     /// # Ok(()) }
     /// ```
+    #[inline]
     pub unsafe fn start(&mut self) -> &[IoVec] {
         self.body_mut().started = true;
         self.iovecs()
@@ -569,6 +577,7 @@ impl Request {
     ///     queue.push(request.park());
     /// }
     /// ```
+    #[inline]
     pub fn park(self) -> RequestId {
         let id = self.id();
         self.slot().completion.park();
@@ -577,6 +586,7 @@ impl Request {
     }
 
     /// Takes a parked request back by its id. `None`: no such request is parked.
+    #[inline]
     pub(crate) fn claim(slab: &Slab, id: RequestId) -> Option<Self> {
         let slot = slab.find(id)?;
         // SAFETY: `claim` succeeds for one caller per `park`, which gave up the one `Request` of the slot.
@@ -603,6 +613,7 @@ impl Request {
     }
 
     /// A backend has answered: nobody uses the memory any more. Returns what is believed of it.
+    #[inline]
     fn answered(&mut self, outcome: Outcome) -> Outcome {
         let outcome = self.plausible(outcome);
         self.body_mut().started = false;
@@ -610,6 +621,7 @@ impl Request {
     }
 
     /// Asks the owner what an answer means. `None`: the request needs another step.
+    #[inline]
     pub(crate) fn judge(&mut self, outcome: Outcome, tally: &mut Tally) -> Option<Outcome> {
         let owner: *const Arc<dyn Owner> = self.owner();
         // SAFETY: the slot's reference stays in its place until the request is published, which `judge` cannot do.
@@ -619,6 +631,7 @@ impl Request {
 
     /// A count larger than the request, or of bytes that were never touched, is a broken backend: it becomes `EIO` and is
     /// counted. The caller of a read takes the count for initialised bytes, so that this is a matter of soundness.
+    #[inline]
     fn plausible(&self, outcome: Outcome) -> Outcome {
         match outcome {
             Ok(n) if self.kind().is_transfer() && (n > self.length() || (n > 0 && !self.body().started)) => {
@@ -630,6 +643,7 @@ impl Request {
     }
 
     /// Publishes the result without asking the owner; frees the slot where nobody waits.
+    #[inline]
     pub(crate) fn publish(self, outcome: Outcome) {
         let slot = self.slot;
         std::mem::forget(self);
@@ -670,17 +684,20 @@ impl Request {
         self.slot().completion.take_asked()
     }
 
+    #[inline]
     pub(crate) fn body(&self) -> &Body {
         // SAFETY: the holder of the request owns the body.
         self.slot().body.with(|body| unsafe { &*body })
     }
 
+    #[inline]
     pub(crate) fn body_mut(&mut self) -> &mut Body {
         // SAFETY: the holder of the request owns the body, and `&mut self` makes the access exclusive.
         self.slot().body.with_mut(|body| unsafe { &mut *body })
     }
 
     /// The ranges of this step.
+    #[inline]
     pub(crate) fn iovecs(&self) -> &[IoVec] {
         self.body().iovecs()
     }
@@ -690,11 +707,13 @@ impl Request {
         self.body().memory.left()
     }
 
+    #[inline]
     pub(crate) fn owner(&self) -> &Arc<dyn Owner> {
         // SAFETY: the request is not published, so that its slot has an owner.
         unsafe { self.slot().owner() }
     }
 
+    #[inline]
     fn slot(&self) -> &Slot {
         // SAFETY: a slot lives as long as its slab, which the slot's owner keeps alive until the request is published.
         unsafe { self.slot.as_ref() }
@@ -750,6 +769,7 @@ impl std::fmt::Debug for Request {
 ///
 /// # Safety
 /// The caller was told [`Last::Yes`] for this slot in this generation.
+#[inline]
 pub(crate) unsafe fn free(slot: NonNull<Slot>) {
     // SAFETY: the last owner owns the slot and what is in it; the slot itself lives as long as the slab, which `owner`
     // keeps alive until the end of this function.
@@ -779,6 +799,7 @@ pub(crate) fn is_in_foreign_code() -> bool {
 /// Calls foreign code (a waker, a buffer's destructor); its panic ends here. It must reach neither a backend's thread nor
 /// the loop that completes a batch. The panic hook has reported it.
 /// Returns whether there was none.
+#[inline]
 pub(crate) fn contain(f: impl FnOnce()) -> bool {
     CONTAINED.set(CONTAINED.get() + 1);
     let result = catch_unwind(AssertUnwindSafe(f));
@@ -794,11 +815,13 @@ pub(crate) fn contain(f: impl FnOnce()) -> bool {
 }
 
 /// Calls a waker; its panic ends here, and the task that did not wake is its own.
+#[inline]
 pub(crate) fn wake(waker: Waker) {
     contain(|| waker.wake());
 }
 
 /// The same, and keeps it.
+#[inline]
 pub(crate) fn wake_by_ref(waker: &Waker) {
     contain(|| waker.wake_by_ref());
 }

@@ -41,6 +41,7 @@ impl Tally {
     }
 
     /// Counts a request that was served.
+    #[inline]
     pub(crate) fn serve(&mut self, outcome: Outcome, transfer: bool) {
         self.requests += 1;
         match outcome {
@@ -77,11 +78,13 @@ pub(crate) struct Deferring {
 }
 
 impl Deferring {
+    #[inline]
     pub(crate) fn enter() -> Self {
         Self { outer: DEFERS.replace(true) }
     }
 
     /// What ends is seen at once: it may be waited for by a waker, or by whoever is inside a `submit`.
+    #[inline]
     fn suspend() -> Self {
         Self { outer: DEFERS.replace(false) }
     }
@@ -104,6 +107,7 @@ impl Drop for Deferring {
 }
 
 /// Ends a request: now, or, inside a backend's `submit`, soon.
+#[inline]
 pub(crate) fn end(request: Request, outcome: Outcome) {
     let mut ended = Some((request, outcome));
     if DEFERS.get() {

@@ -52,6 +52,7 @@ impl Slot {
     ///
     /// # Safety
     /// The caller owns the payload: the slot is activated and its request has not started.
+    #[inline]
     pub(crate) unsafe fn store<T: Send + 'static>(&self, value: T) -> NonNull<T> {
         // SAFETY: the caller owns the payload.
         self.payload.with_mut(|payload| unsafe { (*payload).store(value) })
@@ -62,6 +63,7 @@ impl Slot {
     ///
     /// # Safety
     /// The caller owns the payload, which was stored as a `T` in this generation and not taken since.
+    #[inline]
     pub(crate) unsafe fn take<T: Send + 'static>(&self) -> T {
         // SAFETY: forwarded to the caller.
         self.payload.with_mut(|payload| unsafe { (*payload).take() })
@@ -71,6 +73,7 @@ impl Slot {
     ///
     /// # Safety
     /// The caller was told [`Last::Yes`](crate::completion::Last) for this slot in this generation.
+    #[inline]
     pub(crate) unsafe fn clear(&self) -> (Option<Arc<dyn Owner>>, Option<Waker>) {
         // SAFETY: the last owner owns all cells.
         unsafe {
@@ -98,6 +101,7 @@ impl Slot {
     ///
     /// # Safety
     /// The slot is activated and not started.
+    #[inline]
     pub(crate) unsafe fn set_owner(&self, owner: Arc<dyn Owner>) {
         // SAFETY: nobody but the caller knows the slot yet.
         self.owner.with_mut(|place| unsafe { *place = Some(owner) });
@@ -107,6 +111,7 @@ impl Slot {
     ///
     /// # Safety
     /// The caller is one of the two sides, and has not left; the owner was set in this generation.
+    #[inline]
     pub(crate) unsafe fn owner(&self) -> &Arc<dyn Owner> {
         // SAFETY: the owner is not changed while one of the two sides is there.
         match self.owner.with(|owner| unsafe { &*owner }) {
@@ -119,6 +124,7 @@ impl Slot {
     ///
     /// # Safety
     /// The caller is the future side, has seen that the request is done, and has not left.
+    #[inline]
     pub(crate) unsafe fn ended(&self) -> &Body {
         // SAFETY: `Request::publish` gives its `Request` up before `Completion::publish` sets `DONE` (release), and
         // touches the body no more: the future side, which has seen `DONE` (acquire), sees all that was written, and
@@ -126,6 +132,7 @@ impl Slot {
         self.body.with(|body| unsafe { &*body })
     }
 
+    #[inline]
     pub(crate) fn id(&self) -> RequestId {
         RequestId::new(self.index, self.completion.generation())
     }
@@ -143,6 +150,7 @@ impl Payload {
         size_of::<T>() <= size_of::<[u64; 10]>() && align_of::<T>() <= align_of::<u64>()
     }
 
+    #[inline]
     unsafe fn store<T>(&mut self, value: T) -> NonNull<T> {
         debug_assert!(self.drop.is_none(), "the payload is taken");
         let place = self.inline.as_mut_ptr().cast::<u8>();
@@ -161,6 +169,7 @@ impl Payload {
         }
     }
 
+    #[inline]
     unsafe fn take<T>(&mut self) -> T {
         debug_assert!(self.drop.is_some(), "the payload is empty");
         self.drop = None;
@@ -238,6 +247,7 @@ impl Slab {
     }
 
     /// A live slot, or a place in the line where the bound allows none or others are waiting already.
+    #[inline]
     pub(crate) fn poll_acquire(&self, ticket: &mut Option<Ticket>, waker: &Waker) -> Poll<&Slot> {
         // The common case, without a reference to the waker.
         if ticket.is_none()
@@ -326,17 +336,20 @@ impl Slab {
     }
 
     /// Tells this slab from every other of the process. Never 0.
+    #[inline]
     pub(crate) fn tag(&self) -> u64 {
         self.tag
     }
 
     /// Puts an emptied slot back among the free ones.
+    #[inline]
     pub(crate) fn put_back(&self, slot: &Slot) {
         slot.completion.retire();
         self.put(slot.index);
     }
 
     /// The live slot that an id names, whatever its state.
+    #[inline]
     pub(crate) fn find(&self, id: RequestId) -> Option<&Slot> {
         let (chunk, within) = place(id.index());
         let base = self.chunks.get(chunk)?.load(Ordering::Acquire);
@@ -358,6 +371,7 @@ impl Slab {
     }
 
     /// A free slot, or a new one.
+    #[inline]
     fn take(&self, line: &mut Line) -> Option<u32> {
         if let Some(index) = self.free.take_locked(|index| &self.slot(index).below) {
             return Some(index);
@@ -386,6 +400,7 @@ impl Slab {
     }
 
     /// A slot that was made.
+    #[inline]
     fn slot(&self, index: u32) -> &Slot {
         let (chunk, within) = place(index);
         let base = self.chunks[chunk].load(Ordering::Acquire);
@@ -393,6 +408,7 @@ impl Slab {
         unsafe { &*base.add(within) }
     }
 
+    #[inline]
     fn activate(&self, index: u32) -> &Slot {
         let slot = self.slot(index);
         slot.completion.activate();
@@ -409,6 +425,7 @@ impl Line {
 
     /// Where in the line a ticket is. Tickets ascend along it. Not by going through it: an executor that polls all that it
     /// waits for, whenever one of them ends, comes here once for each in the line.
+    #[inline]
     fn place(&self, ticket: Ticket) -> Option<usize> {
         self.waiters.binary_search_by_key(&ticket, |waiter| waiter.ticket).ok()
     }
@@ -462,6 +479,7 @@ fn new_slot(index: u32) -> Slot {
 }
 
 /// Chunk and place within it of a slot. Any index has one, also one that a forged id names.
+#[inline]
 fn place(index: u32) -> (usize, usize) {
     let shifted = u64::from(index) + u64::from(FIRST_CHUNK);
     let chunk = shifted.ilog2() - FIRST_CHUNK.ilog2();

@@ -8,20 +8,24 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
+    #[inline]
     pub(crate) fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
     /// As [`add`](Self::add), for a counter that one thread at a time adds to, each after the one before it.
+    #[inline]
     pub(crate) fn add_alone(&self, n: u64) {
         self.0.store(self.value() + n, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(crate) fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
     /// As [`add`](Self::add), for a counter that somebody sleeps on.
+    #[inline]
     pub(crate) fn add_ordered(&self, n: u64) {
         self.0.fetch_add(n, Ordering::SeqCst);
     }

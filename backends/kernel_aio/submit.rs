@@ -68,40 +68,57 @@ enum Queue {
 struct Chunk {
     /// The first `len` are written, each as a whole, so that nothing of an earlier command is left over in it.
     iocbs: [MaybeUninit<Iocb>; CHUNK],
+    /// Where they are, for the kernel.
+    pointers: [MaybeUninit<*mut Iocb>; CHUNK],
     /// Their requests, all parked.
-    ids: [u64; CHUNK],
+    ids: [MaybeUninit<u64>; CHUNK],
     len: usize,
 }
 
 impl Chunk {
     fn new() -> Self {
-        Self { iocbs: [const { MaybeUninit::uninit() }; CHUNK], ids: [0; CHUNK], len: 0 }
+        Self {
+            iocbs: [const { MaybeUninit::uninit() }; CHUNK],
+            pointers: [const { MaybeUninit::uninit() }; CHUNK],
+            ids: [const { MaybeUninit::uninit() }; CHUNK],
+            len: 0,
+        }
     }
 
     fn push(&mut self, iocb: Iocb) {
-        self.ids[self.len] = iocb.data;
+        self.ids[self.len].write(iocb.data);
         self.iocbs[self.len].write(iocb);
         self.len += 1;
+    }
+
+    /// The ids of the requests.
+    fn ids(&self) -> &[u64] {
+        // SAFETY: `push` has written the first `len`.
+        unsafe { std::slice::from_raw_parts(self.ids.as_ptr().cast(), self.len) }
     }
 
     /// Offers all of them, until each is either in the kernel or back in the batch.
     fn offer(&mut self, live: &Live, in_flight: &InFlight, batch: &mut Batch<'_>) -> Queue {
         let base: *mut Iocb = self.iocbs.as_mut_ptr().cast();
-        // `wrapping_add` because that needs no promise: all 64 addresses lie within the array.
-        let pointers: [*mut Iocb; CHUNK] = std::array::from_fn(|at| base.wrapping_add(at));
+        for (at, pointer) in self.pointers[..self.len].iter_mut().enumerate() {
+            // `wrapping_add` because that needs no promise: the address lies within the array.
+            pointer.write(base.wrapping_add(at));
+        }
+        // SAFETY: the first `len` were written just now.
+        let pointers: &[*mut Iocb] = unsafe { std::slice::from_raw_parts(self.pointers.as_ptr().cast(), self.len) };
         let (mut first, mut interruptions) = (0, 0);
         while first < self.len {
-            // SAFETY: the pointers up to `len` name iocbs that `push` wrote; they live, and are not touched by us, as long as
+            // SAFETY: the pointers name iocbs that `push` wrote; they live, and are not touched by us, as long as
             // `self` is borrowed. The memory that they name is the requests', which were started and parked by `prepare`:
             // the engine keeps it until they come back by their events, or by `give_back` where there will be none.
-            match unsafe { abi::io_submit(live.context.id(), &pointers[first..self.len]) } {
+            match unsafe { abi::io_submit(live.context.id(), &pointers[first..]) } {
                 // Nothing taken and no error. No kernel does this; going on would never end.
                 Ok(0) => return self.give_back_from(first, in_flight, batch),
                 Ok(taken) => first += taken.min(self.len - first),
                 Err(Errno(libc::EINTR)) if interruptions < INTERRUPTIONS => interruptions += 1,
                 Err(Errno(libc::EAGAIN | libc::EINTR)) => return self.give_back_from(first, in_flight, batch),
                 Err(errno) => {
-                    give_back(self.ids[first], Refusal::Unsupported(errno), in_flight, batch);
+                    give_back(self.ids()[first], Refusal::Unsupported(errno), in_flight, batch);
                     first += 1;
                 }
             }
@@ -111,7 +128,7 @@ impl Chunk {
 
     /// Gives everything from `first` on back as busy, in order.
     fn give_back_from(&self, first: usize, in_flight: &InFlight, batch: &mut Batch<'_>) -> Queue {
-        for id in &self.ids[first..self.len] {
+        for id in &self.ids()[first..] {
             give_back(*id, Refusal::Busy, in_flight, batch);
         }
         Queue::Full

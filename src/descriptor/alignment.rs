@@ -4,6 +4,7 @@ use super::*;
 
 impl OpenFile {
     /// Whether direct I/O refuses a transfer, as far as is known.
+    #[inline]
     pub(super) fn is_misaligned(&self, kind: OpKind, position: Option<u64>, memory: &[IoVec]) -> bool {
         let Some(alignment) = self.facts.alignment.filter(|_| self.facts.direct && self.descriptor().is_some()) else {
             return false;
@@ -62,11 +63,13 @@ impl OpenFile {
     }
 
     /// Whether a request touches what others may have to be kept apart from.
+    #[inline]
     pub(super) fn may_overlap(&self, request: &Request) -> bool {
         request.kind().is_transfer() && matches!(self.facts.kind, FileKind::Regular | FileKind::Block)
     }
 
     /// Whether it is a write through the page cache beside direct I/O.
+    #[inline]
     pub(super) fn is_cached_write(request: &Request) -> bool {
         request.kind() == OpKind::Write && request.is_misaligned()
     }

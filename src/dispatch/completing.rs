@@ -16,6 +16,7 @@ pub(crate) struct Completing {
 }
 
 impl Completing {
+    #[inline]
     pub(crate) fn enter() -> Self {
         COMPLETING.set(COMPLETING.get() + 1);
         Self { _events: events::hold() }
@@ -29,6 +30,7 @@ impl Drop for Completing {
 }
 
 /// Whether this thread is in the middle of completing requests.
+#[inline]
 pub(crate) fn is_completing() -> bool {
     COMPLETING.get() > 0
 }

@@ -25,8 +25,13 @@ impl Core {
         if self.fork.is_child() {
             return;
         }
-        let pass = || self.near_lanes().fold(false, |any, lane| self.flush_lane(lane, attended) || any);
-        while pass() {}
+        loop {
+            let mut any = false;
+            self.visit_lanes(|lane| any |= self.flush_lane(lane, attended));
+            if !any {
+                break;
+            }
+        }
     }
 
     /// Sleeps until the request is over, where its backend lets the thread that waits do that. `false`: it has not slept.
@@ -44,10 +49,12 @@ impl Core {
     }
 
     /// Whether there was something to submit.
+    #[inline]
     fn flush_lane(&self, lane: &Lane, attended: Option<RequestId>) -> bool {
-        if lane.waiting() == 0 {
-            return false;
-        }
+        lane.waiting() > 0 && self.flush_waiting(lane, attended)
+    }
+
+    fn flush_waiting(&self, lane: &Lane, attended: Option<RequestId>) -> bool {
         let Some(backend) = &lane.backend else { return false };
         let last_resort = std::ptr::eq(lane, &raw const self.lanes[usize::from(self.pool)]);
         let monitor = (!last_resort && lane.capabilities.may_block).then_some(&lane.monitor);

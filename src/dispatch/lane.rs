@@ -44,8 +44,15 @@ impl Lane {
     }
 
     /// Whether somebody has to reap for a request of this lane to complete.
+    #[inline]
     pub(crate) fn needs_reaping(&self) -> bool {
         self.capabilities.reaped && !self.pending.is_empty()
+    }
+
+    /// Whether reaping would find something.
+    #[inline]
+    pub(crate) fn has_completions(&self) -> bool {
+        self.needs_reaping() && self.backend.as_ref().is_some_and(|backend| backend.ready())
     }
 
     /// Whether it has no request, neither waiting nor in flight.
@@ -59,6 +66,7 @@ impl Lane {
     }
 
     /// Requests that wait for it now.
+    #[inline]
     pub(crate) fn waiting(&self) -> usize {
         self.pending.waiting()
     }
@@ -89,6 +97,7 @@ impl Lane {
     }
 
     /// Notes that the backend is rid of some requests. Returns whether the queue waits for just that.
+    #[inline]
     pub(crate) fn left(&self, count: u32) -> bool {
         self.pending.left(count)
     }

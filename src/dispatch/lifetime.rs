@@ -13,6 +13,7 @@ impl State {
         Self(AtomicU8::new(0))
     }
 
+    #[inline]
     pub(crate) fn is_open(&self) -> bool {
         self.0.load(Ordering::SeqCst) == 0
     }

@@ -33,6 +33,7 @@ pub(super) struct Pending<T> {
 const PRESENT: u64 = 1 << 32;
 const IN_FLIGHT: u64 = 1;
 
+#[inline]
 fn in_flight(load: u64) -> usize {
     (load & (PRESENT - 1)) as usize
 }
@@ -101,6 +102,7 @@ impl<T> Default for Scratch<T> {
 
 impl<T> Pending<T> {
     /// Puts a request at the end of the queue. Whoever does that flushes afterwards, or sees to it that somebody does.
+    #[inline]
     pub(super) fn push(&self, request: T) {
         let mut queue = lock(&self.queue);
         self.load.fetch_add(PRESENT, Ordering::SeqCst);
@@ -128,22 +130,26 @@ impl<T> Pending<T> {
     }
 
     /// Requests that the backend has now.
+    #[inline]
     pub(super) fn in_flight(&self) -> usize {
         in_flight(self.load.load(Ordering::Relaxed))
     }
 
     /// Requests that wait for it now.
+    #[inline]
     pub(super) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 
     /// Whether nothing waits and the backend has nothing.
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.load.load(Ordering::SeqCst) < PRESENT
     }
 
     /// Notes that the backend is rid of some requests. Returns whether the queue waits for just that: then the caller
     /// flushes.
+    #[inline]
     pub(super) fn left(&self, count: u32) -> bool {
         self.load.fetch_sub(u64::from(count) * (PRESENT + IN_FLIGHT), Ordering::SeqCst);
         self.stalled.load(Ordering::SeqCst) && self.stalled.swap(false, Ordering::SeqCst)

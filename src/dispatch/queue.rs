@@ -11,11 +11,13 @@ impl Core {
     }
 
     /// The same for a request that this thread has made just now: in its own side seat, if it has one.
+    #[inline]
     pub(crate) fn enqueue_near(&self, request: Request) {
         let side = self.driver.sides.place(self, request.body().trail.backend);
         self.enqueue_at(request, side);
     }
 
+    #[inline]
     fn enqueue_at(&self, mut request: Request, side: u8) {
         let trail = &mut request.body_mut().trail;
         trail.place = Place { backend: trail.backend, side };
@@ -31,12 +33,15 @@ impl Core {
     }
 
     /// Requests that wait in one lane.
+    #[inline]
     pub(crate) fn waiting_at(&self, place: Place) -> usize {
         self.lane(place).pending.waiting()
     }
 
     /// Requests that wait in the lanes that this thread looks after.
     pub(crate) fn queued(&self) -> usize {
-        self.near_lanes().map(|lane| lane.pending.waiting()).sum()
+        let mut sum = 0;
+        self.visit_lanes(|lane| sum += lane.pending.waiting());
+        sum
     }
 }

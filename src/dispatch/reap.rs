@@ -27,12 +27,14 @@ impl Core {
         if self.fork.is_child() || max == 0 {
             return 0;
         }
-        let reap = |sum: usize, lane: &Lane| {
-            let ready = lane.needs_reaping() && lane.backend.as_ref().is_some_and(|backend| backend.ready());
+        let mut sum = 0;
+        self.visit_lanes(|lane| {
             let room = (max - sum).min(REAP_MAX);
-            sum + if ready && room > 0 { self.reap_lane(lane, Wait::poll(room)) } else { 0 }
-        };
-        self.near_lanes().fold(0, reap)
+            if room > 0 && lane.has_completions() {
+                sum += self.reap_lane(lane, Wait::poll(room));
+            }
+        });
+        sum
     }
 
     fn reap_lane(self: &Arc<Self>, lane: &Lane, wait: Wait) -> usize {
@@ -65,7 +67,10 @@ impl Core {
 
     /// Whether [`reap`](Self::reap) would find something.
     pub(crate) fn has_completions(&self) -> bool {
-        let ready = |lane: &Lane| lane.needs_reaping() && lane.backend.as_ref().is_some_and(|backend| backend.ready());
-        !self.fork.is_child() && self.near_lanes().any(ready)
+        let mut any = false;
+        if !self.fork.is_child() {
+            self.visit_lanes(|lane| any = any || lane.has_completions());
+        }
+        any
     }
 }

@@ -30,6 +30,7 @@ thread_local! {
 
 impl Driving {
     /// The number of this thread's side seat; 0: none.
+    #[inline]
     pub(super) fn side(core: &Core) -> u8 {
         let driving = DRIVING.get();
         if std::ptr::eq(driving.core, core) { driving.side } else { 0 }
@@ -48,6 +49,7 @@ impl Driving {
 }
 
 /// Whether this thread is inside [`block_on`] of this engine: it will flush and collect before it sleeps.
+#[inline]
 pub(crate) fn is_driving(core: &Core) -> bool {
     std::ptr::eq(DRIVING.get().core, core)
 }

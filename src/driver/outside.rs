@@ -67,6 +67,7 @@ impl Driver {
     }
 
     /// Something was queued, or has ended, on whatever thread: lets those know who wait for anything.
+    #[inline]
     pub(crate) fn announce(&self) {
         if self.exported.load(Ordering::SeqCst)
             && !self.rung.swap(true, Ordering::SeqCst)

@@ -70,10 +70,12 @@ impl<B: Bell> Parker<B> {
         })
     }
 
+    #[inline]
     pub(super) fn is_notified(&self) -> bool {
         self.notified.load(Ordering::SeqCst)
     }
 
+    #[inline]
     pub(super) fn take_notified(&self) {
         // Who notifies after the look is seen at the next one.
         if self.is_notified() {
@@ -81,6 +83,7 @@ impl<B: Bell> Parker<B> {
         }
     }
 
+    #[inline]
     pub(super) fn notify(&self) {
         if self.mark == thread_mark() && self.place.load(Ordering::Relaxed) == AWAKE {
             // The thread itself, which looks before it sleeps: nobody else has to see this.

@@ -108,7 +108,14 @@ impl Sides {
         seats.iter().filter_map(OnceLock::get)
     }
 
+    /// Whether there may be any.
+    #[inline]
+    pub(crate) fn are_there(&self) -> bool {
+        self.crowded.load(Ordering::Relaxed)
+    }
+
     /// A seat by its number, counted from 1.
+    #[inline]
     fn get(&self, number: u8) -> Option<&Side> {
         self.seats.get(usize::from(number).checked_sub(1)?)?.get()
     }
@@ -119,11 +126,13 @@ impl Sides {
     }
 
     /// The lane of a seat for the requests of a backend; `None`: that is the one that all share.
+    #[inline]
     pub(crate) fn lane(&self, number: u8) -> Option<&Lane> {
         if number == 0 { None } else { self.get(number).map(|side| &side.lane) }
     }
 
     /// The number of this thread's seat, if it is for this backend; otherwise 0.
+    #[inline]
     pub(crate) fn place(&self, core: &Core, backend: u8) -> u8 {
         let number = if self.crowded.load(Ordering::Relaxed) { Driving::side(core) } else { 0 };
         if number != 0 && self.get(number).is_some_and(|side| side.backend == backend) { number } else { 0 }
@@ -131,11 +140,10 @@ impl Sides {
 
     /// The lanes that this thread looks after, beyond those that all share: its own, and those that are shared.
     pub(crate) fn near(&self, core: &Core) -> impl Iterator<Item = &Lane> {
-        let crowded = self.crowded.load(Ordering::Relaxed);
-        let mine = if crowded { usize::from(Driving::side(core)) } else { 0 };
+        let mine = usize::from(Driving::side(core));
         let looked_after = move |(at, side): &(usize, &Side)| at + 1 == mine || side.is_shared();
         let seats = self.seats.iter().enumerate().filter_map(|(at, seat)| Some((at, seat.get()?)));
-        seats.take(if crowded { MOST } else { 0 }).filter(looked_after).map(|(_, side)| &side.lane)
+        seats.filter(looked_after).map(|(_, side)| &side.lane)
     }
 
     /// Whether a thread that sleeps has to sleep in the driver's seat for something here to happen.
@@ -149,6 +157,7 @@ impl Sides {
     }
 
     /// Shares a seat unless it is this thread's own. `number` is where an operation that this thread waits for was begun.
+    #[inline]
     pub(crate) fn share_with_me(&self, core: &Core, number: u8) {
         if number != 0
             && number != Driving::side(core)
@@ -244,7 +253,7 @@ impl Side {
     }
 
     fn is_ready(&self) -> bool {
-        self.lane.needs_reaping() && self.lane.backend.as_ref().is_some_and(|backend| backend.ready())
+        self.lane.has_completions()
     }
 
     /// The owner sleeps here until something happens that concerns it.

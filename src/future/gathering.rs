@@ -19,6 +19,7 @@ impl Gathering {
         Self { outer: GATHERING.replace(core) }
     }
 
+    #[inline]
     pub(super) fn is_for(core: &Core) -> bool {
         std::ptr::eq(GATHERING.get(), core)
     }

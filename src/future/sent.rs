@@ -63,6 +63,7 @@ impl Sent {
     ///
     /// # Safety
     /// The slot is ours, and not freed.
+    #[inline]
     pub(super) unsafe fn file(&self) -> &OpenFile {
         // SAFETY: forwarded to the caller.
         unsafe { file_of(&self.slot) }
@@ -188,6 +189,7 @@ impl Sent {
     ///
     /// # Safety
     /// `poll` has returned the result, the request was made for a `T`, and this is called once.
+    #[inline]
     pub(super) unsafe fn take<T: Operation>(&mut self) -> T {
         // It is not in the queue any more.
         self.flush = Flush::Done;
@@ -195,6 +197,7 @@ impl Sent {
         unsafe { self.slot.as_ref().take::<T>() }
     }
 
+    #[inline]
     fn leave(&self) {
         // SAFETY: the future side has not left, so that the slot lives.
         if unsafe { self.slot.as_ref() }.completion.leave() == Last::Yes {
@@ -208,6 +211,7 @@ impl Sent {
 ///
 /// # Safety
 /// The caller is the future side, and has not left.
+#[inline]
 unsafe fn file_of(slot: &NonNull<Slot>) -> &OpenFile {
     // SAFETY: we are the future side, and have not left; `Launch::send` has set the owner.
     let owner = unsafe { slot.as_ref().owner() };

@@ -167,6 +167,7 @@ pub enum RawHandle {
 pub struct RequestId(u64);
 
 impl RequestId {
+    #[inline]
     pub(crate) fn new(index: u32, generation: u32) -> Self {
         Self(u64::from(generation) << 32 | u64::from(index))
     }
@@ -197,10 +198,12 @@ impl RequestId {
         Self(number)
     }
 
+    #[inline]
     pub(crate) fn index(self) -> u32 {
         self.0 as u32
     }
 
+    #[inline]
     pub(crate) fn generation(self) -> u32 {
         (self.0 >> 32) as u32
     }

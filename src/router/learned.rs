@@ -87,12 +87,14 @@ impl Score {
         Self(u32::from(backend) << 16 | sum)
     }
 
+    #[inline]
     fn of(self, backend: u8) -> u32 {
         if self.0 >> 16 == u32::from(backend) { self.0 & 0xffff } else { 0 }
     }
 }
 
 impl Learned {
+    #[inline]
     fn of(&self, class: Class) -> &Lessons {
         &self.classes[class as usize]
     }
@@ -112,6 +114,15 @@ impl Learned {
         }
     }
 
+    /// Whether there is no lesson by which a request would begin elsewhere than at the first of the plan.
+    #[inline]
+    pub(crate) fn is_blank(&self, class: Class) -> bool {
+        let lessons = self.of(class);
+        let any = [&lessons.demoted, &lessons.rest, &lessons.slow_rest];
+        any.into_iter().all(|lesson| lesson.load(Ordering::Relaxed) == 0)
+            && self.growth_misses.load(Ordering::Relaxed) == 0
+    }
+
     /// Backends that rest because they are slow, a bit each.
     pub(crate) fn slow(&self, class: Class) -> u32 {
         let lessons = self.of(class);
@@ -119,6 +130,7 @@ impl Learned {
     }
 
     /// Whether a backend has been slow lately, so that its submissions are looked at one by one.
+    #[inline]
     pub(crate) fn on_probation(&self, class: Class, backend: u8) -> bool {
         Score(self.of(class).slow_score.load(Ordering::Relaxed)).of(backend) > 0
     }
@@ -187,6 +199,7 @@ impl Learned {
     }
 
     /// Whether a backend may be asked with NOWAIT.
+    #[inline]
     pub(crate) fn nowait(&self, class: Class, backend: u8) -> bool {
         self.of(class).without_nowait.load(Ordering::Relaxed) & 1 << backend == 0
     }

@@ -40,6 +40,7 @@ impl Free {
     }
 
     /// Takes a slot.
+    #[inline]
     pub(super) fn take<'a>(&self, below: impl Fn(u32) -> &'a Below) -> Result<u32, Refused> {
         self.take_if(below, |top| top & CLOSED == 0)
     }
@@ -49,6 +50,7 @@ impl Free {
         self.take_if(below, |_| true).ok()
     }
 
+    #[inline]
     fn take_if<'a>(&self, below: impl Fn(u32) -> &'a Below, may: impl Fn(u64) -> bool) -> Result<u32, Refused> {
         // Acquired: whatever was done to a slot before it was put back is seen by who takes it.
         let mut top = self.top.load(Ordering::Acquire);
@@ -68,6 +70,7 @@ impl Free {
     }
 
     /// Puts a slot back. `false`: the stack is closed, and the slot is for who is in line.
+    #[inline]
     pub(super) fn put(&self, index: u32, below: &Below) -> bool {
         self.put_if(index, below, |top| top & CLOSED == 0)
     }
@@ -77,6 +80,7 @@ impl Free {
         self.put_if(index, below, |_| true);
     }
 
+    #[inline]
     fn put_if(&self, index: u32, below: &Below, may: impl Fn(u64) -> bool) -> bool {
         let mut top = self.top.load(Ordering::Relaxed);
         loop {
