@@ -1,12 +1,12 @@
 //! Where a thread sleeps, and how a waker wakes it there.
 
 use std::cell::OnceCell;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use super::doorbell::{Bell, Doorbell};
-use crate::sync::atomic::{AtomicBool, AtomicU8, Ordering, fence};
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering, fence};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Mutex, lock, thread_mark};
 
@@ -22,9 +22,11 @@ pub(super) struct Parker<B = Doorbell> {
     mark: usize,
     notified: AtomicBool,
     place: AtomicU8,
-    /// The doorbell of the engine in whose seat the thread sleeps. The reference keeps the descriptor from being closed,
-    /// and its number from being used again, under a waker that is about to ring.
-    doorbell: Mutex<Option<Arc<B>>>,
+    /// The doorbell of the engine in whose seat the thread sleeps, or has slept last. It does not keep the descriptor; who
+    /// rings does, so that its number is not used again meanwhile.
+    doorbell: Mutex<Weak<B>>,
+    /// Its address, for the thread itself. No other doorbell has it, for the memory stays as long as `doorbell` names it.
+    doorbell_at: AtomicUsize,
 }
 
 /// The thread runs, and looks at `notified` before it sleeps.
@@ -66,7 +68,8 @@ impl<B: Bell> Parker<B> {
             mark: thread_mark(),
             notified: AtomicBool::new(false),
             place: AtomicU8::new(AWAKE),
-            doorbell: Mutex::new(None),
+            doorbell: Mutex::new(Weak::new()),
+            doorbell_at: AtomicUsize::new(0),
         })
     }
 
@@ -100,7 +103,7 @@ impl<B: Bell> Parker<B> {
         match self.place.load(Ordering::SeqCst) {
             PARKED => self.thread.unpark(),
             IN_KERNEL => {
-                let doorbell = lock(&self.doorbell).clone();
+                let doorbell = lock(&self.doorbell).upgrade();
                 if let Some(doorbell) = doorbell {
                     doorbell.ring();
                 }
@@ -130,13 +133,17 @@ impl<B: Bell> Parker<B> {
         unless: impl FnOnce() -> bool,
         wait: impl FnOnce() -> R,
     ) -> Option<R> {
-        *lock(&self.doorbell) = Some(doorbell.clone());
+        let at = Arc::as_ptr(doorbell).addr();
+        if self.doorbell_at.load(Ordering::Relaxed) != at {
+            let before = std::mem::replace(&mut *lock(&self.doorbell), Arc::downgrade(doorbell));
+            self.doorbell_at.store(at, Ordering::Relaxed);
+            drop(before);
+        }
         self.place.store(IN_KERNEL, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         // The last look: what comes after this rings, or signals a descriptor that the kernel watches.
         let result = if self.is_notified() || unless() { None } else { Some(wait()) };
         self.place.store(AWAKE, Ordering::SeqCst);
-        lock(&self.doorbell).take();
         result
     }
 }

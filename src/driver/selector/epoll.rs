@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::time::Duration;
 
@@ -21,13 +22,14 @@ pub(in crate::driver) struct Selector(OwnedFd);
 
 /// Room for what one [`Selector::wait`] tells.
 pub(in crate::driver) struct Events {
-    events: [libc::epoll_event; EVENTS],
+    /// The first `count` are filled.
+    events: [MaybeUninit<libc::epoll_event>; EVENTS],
     count: usize,
 }
 
 impl Events {
     pub(in crate::driver) fn new() -> Self {
-        Self { events: [libc::epoll_event { events: 0, u64: 0 }; EVENTS], count: 0 }
+        Self { events: [const { MaybeUninit::uninit() }; EVENTS], count: 0 }
     }
 
     /// Whether there may be more than there was room for.
@@ -37,7 +39,9 @@ impl Events {
 
     /// Numbers, and what has become of whom they stand for.
     pub(in crate::driver) fn iter(&self) -> impl Iterator<Item = (u64, i32)> {
-        self.events[..self.count].iter().map(|event| (event.u64, event.events as i32))
+        // SAFETY: the kernel has filled so many.
+        let filled = self.events[..self.count].iter().map(|event| unsafe { event.assume_init() });
+        filled.map(|event| (event.u64, event.events as i32))
     }
 }
 
@@ -89,8 +93,9 @@ impl Selector {
         // Rounded up, so that a timeout is never early.
         let milliseconds = timeout.map_or(-1, |t| i32::try_from(t.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX));
         // SAFETY: the kernel fills at most EVENTS entries of the array.
-        let count =
-            unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.events.as_mut_ptr(), EVENTS as i32, milliseconds) };
+        let count = unsafe {
+            libc::epoll_wait(self.0.as_raw_fd(), events.events.as_mut_ptr().cast(), EVENTS as i32, milliseconds)
+        };
         // EINTR: a signal. The caller looks and comes back.
         events.count = usize::try_from(count).unwrap_or(0);
     }
