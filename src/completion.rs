@@ -446,6 +446,27 @@ mod loom_models {
         });
     }
 
+    /// A waker that was left before anybody knew of the request is called, unless a later one has taken its place.
+    #[test]
+    fn a_waker_left_beforehand_is_called() {
+        loom::model(|| {
+            let completion = live();
+            let (first, early) = counter();
+            completion.expect(early);
+            let publisher = {
+                let completion = completion.clone();
+                thread::spawn(move || completion.publish(Ok(1)).0.into_iter().for_each(Waker::wake))
+            };
+            let (second, late) = counter();
+            let pending = completion.poll(&late).is_pending();
+            publisher.join().expect("the publisher does not panic");
+            let calls = [&first, &second].map(|count| count.0.load(Ordering::SeqCst));
+            assert!(!pending || calls[1] > 0, "the second waker was not woken");
+            assert!(calls[0] <= 1, "the first one was woken again");
+            assert_eq!(completion.leave(), Last::Yes);
+        });
+    }
+
     /// The second of two wakers is the one that counts.
     #[test]
     fn a_new_waker_replaces_the_old_one() {

@@ -29,7 +29,7 @@ use crate::route::Route;
 use crate::router::facts::{self, Alignment, Facts, FileKind};
 use crate::router::fallback::{self, Action, Asked, Memory, Reason, Reasons};
 use crate::router::learned::{INLINE, Learned, PassedOver};
-use crate::router::policy::{self, Class, Inline, Plan, Step};
+use crate::router::policy::{self, Class, Inline, Plan, Plans, Step};
 use crate::router::strict::{self, Asking};
 use crate::settle::{self, Tally, Witness};
 use crate::slot::Slab;
@@ -60,7 +60,7 @@ pub(crate) struct OpenFile {
     twin: Twin,
     /// For descriptors without offsets.
     pub(crate) stream: Option<Arc<Stream>>,
-    plans: [Plan; Class::COUNT],
+    plans: Arc<Plans>,
     learned: Learned,
     /// For reads in the caller.
     warmth: Warmth,
@@ -133,13 +133,7 @@ impl OpenFile {
         Self::with_plans(core, RawHandle::Virtual(0), Facts::of_virtual(1), None, Default::default())
     }
 
-    fn with_plans(
-        core: Arc<Core>,
-        handle: RawHandle,
-        facts: Facts,
-        own: Option<u8>,
-        plans: [Plan; Class::COUNT],
-    ) -> Arc<Self> {
+    fn with_plans(core: Arc<Core>, handle: RawHandle, facts: Facts, own: Option<u8>, plans: Plans) -> Arc<Self> {
         let stream = match handle {
             RawHandle::Descriptor(fd) if facts.is_stream() => Some(Arc::new(Stream::new(fd, &facts))),
             _ => None,
@@ -149,6 +143,7 @@ impl OpenFile {
             _ => None,
         });
         let extent = Extent::new(&facts, handle);
+        let plans = core.plans.share(plans);
         Arc::new(Self {
             core,
             handle,
@@ -609,7 +604,7 @@ impl OpenFile {
 }
 
 /// Tells that a file passes over backends that would come first: one that did not start, or does not serve its kind.
-fn raise_detour(core: &Core, plans: &[Plan; Class::COUNT], reason: Reason) {
+fn raise_detour(core: &Core, plans: &Plans, reason: Reason) {
     if events::is_inside() {
         return;
     }

@@ -26,7 +26,7 @@ use crate::fork::ForkGuard;
 use crate::notify::Notifications;
 use crate::os::RawFd;
 use crate::request::{Place, RequestId};
-use crate::router::policy::Settings;
+use crate::router::policy::{Settings, Shelf};
 use crate::settle::{self, Tally, Witness};
 use crate::slot::Slab;
 use crate::stats::{BackendStats, Counter, Counters};
@@ -36,6 +36,8 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 pub(crate) struct Core {
     pub(crate) slab: Arc<Slab>,
     pub(crate) settings: Settings,
+    /// The ways of its files.
+    pub(crate) plans: Shelf,
     /// One per candidate of `settings`, in the same order; beyond them, last, the lane of the stream workers, which no policy
     /// knows.
     pub(crate) lanes: Box<[Lane]>,

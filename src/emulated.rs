@@ -38,7 +38,8 @@ impl OpenFile {
         if request.body().done > 0 || (request.position().is_some() && !appends) {
             return Ok(());
         }
-        let admitted = |place| request.iovecs().iter().all(|range| rules.admits(range.base, range.len, place));
+        let ranges = request.ranges_before_cut();
+        let admitted = |place| ranges.iter().all(|range| rules.admits(range.base, range.len, place));
         let position = request.position().or_else(|| facts::current_position(fd));
         let end = self.current_end(fd);
         // XFS looks at both places.

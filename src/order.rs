@@ -46,10 +46,12 @@ pub(crate) struct Order {
 
 #[derive(Default)]
 struct Gate {
-    /// Unfinished writes per epoch, oldest first; the last one is the current epoch. Never empty once a write came.
-    epochs: VecDeque<usize>,
-    /// Number of the epoch at the front of `epochs`.
-    first: u64,
+    /// Unfinished writes of the current epoch.
+    writes: usize,
+    /// Its number.
+    epoch: u64,
+    /// Unfinished writes of the epochs before it, oldest first. The oldest has some.
+    before: VecDeque<usize>,
     /// Barriers, each with the epoch that it waits for.
     barriers: VecDeque<(u64, Request)>,
     /// A serial request is running.
@@ -147,39 +149,45 @@ impl Order {
 
 impl Gate {
     fn count_write(&mut self) -> u64 {
-        if self.epochs.is_empty() {
-            self.epochs.push_back(0);
-        }
-        let current = self.epochs.len() - 1;
-        self.epochs[current] += 1;
-        self.first + current as u64
+        self.writes += 1;
+        self.epoch
+    }
+
+    /// The oldest epoch that has unfinished writes; the current one where none has.
+    fn oldest(&self) -> u64 {
+        self.epoch - self.before.len() as u64
     }
 
     /// Ends the current epoch, for a barrier; `None` when no write is unfinished.
     fn end_epoch(&mut self) -> Option<u64> {
-        if self.epochs.iter().all(|count| *count == 0) {
+        if self.writes == 0 && self.before.is_empty() {
             return None;
         }
-        let current = self.first + self.epochs.len() as u64 - 1;
-        if self.epochs.back() != Some(&0) {
-            self.epochs.push_back(0);
-            return Some(current);
+        // Without a write since the last barrier this one waits for the same epoch.
+        if self.writes > 0 {
+            self.before.push_back(std::mem::take(&mut self.writes));
+            self.epoch += 1;
         }
-        // No write since the last barrier: this one waits for the same epoch.
-        Some(current - 1)
+        Some(self.epoch - 1)
     }
 
     /// Counts a write down; returns the barriers that it was the last to hold back.
     fn count_end(&mut self, epoch: u64) -> VecDeque<Request> {
-        self.epochs[(epoch - self.first) as usize] -= 1;
-        while self.epochs.len() > 1 && self.epochs[0] == 0 {
-            self.epochs.pop_front();
-            self.first += 1;
+        if epoch == self.epoch {
+            self.writes -= 1;
+            // None waits for the current epoch.
+            return VecDeque::new();
+        }
+        let at = (epoch - self.oldest()) as usize;
+        self.before[at] -= 1;
+        while self.before.front() == Some(&0) {
+            self.before.pop_front();
         }
         if self.barriers.is_empty() {
             return VecDeque::new();
         }
-        let reached = self.barriers.iter().take_while(|(waits_for, _)| *waits_for < self.first).count();
+        let oldest = self.oldest();
+        let reached = self.barriers.iter().take_while(|(waits_for, _)| *waits_for < oldest).count();
         // Draining nothing allocates nothing.
         self.barriers.drain(..reached).map(|(_, request)| request).collect()
     }

@@ -7,6 +7,7 @@
 
 mod kind;
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
@@ -313,6 +314,22 @@ impl Request {
         let body = self.body_mut();
         let ranges = body.memory.split(bytes);
         body.step = ranges as u16 | CUT;
+    }
+
+    /// The ranges of this step, as they were before it was [cut](Self::cut): what is asked for.
+    pub(crate) fn ranges_before_cut(&self) -> Cow<'_, [IoVec]> {
+        if self.body().step & CUT == 0 {
+            return Cow::Borrowed(self.iovecs());
+        }
+        let mut ranges: Vec<IoVec> = Vec::new();
+        for range in self.memory_left() {
+            match ranges.last_mut() {
+                // Where it was cut, one range became two.
+                Some(last) if last.base.wrapping_add(last.len) == range.base => last.len += range.len,
+                _ => ranges.push(*range),
+            }
+        }
+        Cow::Owned(ranges)
     }
 
     /// Makes its answer final: nobody is asked once more without NOWAIT.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::router::facts::{Alignment, Facts, FileKind};
 use crate::router::learned::{INLINE, Learned};
-use crate::router::policy::{Class, Inline, Plan, Settings, Why};
+use crate::router::policy::{Class, Inline, Plans, Settings, Why};
 
 /// The way of one file's operations: for each kind, the backends in the order in which they are asked.
 ///
@@ -76,7 +76,7 @@ impl Route {
     pub(crate) fn new(
         facts: &Facts,
         settings: &Settings,
-        plans: &[Plan; Class::COUNT],
+        plans: &Plans,
         learned: &Learned,
         refuses: [bool; 2],
         in_stead: (u8, &'static str),
@@ -101,7 +101,7 @@ impl Route {
 
 struct Builder<'a> {
     settings: &'a Settings,
-    plans: &'a [Plan; Class::COUNT],
+    plans: &'a Plans,
     learned: &'a Learned,
     in_stead: (u8, &'static str),
 }

@@ -16,7 +16,7 @@ use std::task::{Poll, Waker};
 
 use crate::completion::Completion;
 use crate::request::{Body, Extra, Owner, RequestId, wake};
-use crate::sync::atomic::{AtomicPtr, Ordering};
+use crate::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use crate::sync::{Mutex, UnsafeCell, lock};
 use free::{Below, Free, Refused};
 
@@ -201,7 +201,10 @@ impl Drop for Payload {
 
 /// All slots of an engine.
 pub(crate) struct Slab {
+    /// Each with room for so many slots; the first `made` of all are there.
     chunks: [AtomicPtr<Slot>; CHUNKS],
+    /// Slots made so far: one after the other, so that a chunk takes no more memory than those of it that were used.
+    made: AtomicU32,
     capacity: u32,
     tag: u64,
     free: Free,
@@ -214,8 +217,6 @@ static TAGS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1)
 /// What is behind a lock: new slots, and those that somebody waits for.
 #[derive(Default)]
 struct Line {
-    /// Slots made so far.
-    made: u32,
     /// Who waits for a slot, in order: the bound is reached. They are served in order even if a later one comes first to
     /// fetch its slot: the order of appends and syncs hangs on it. While there are any, the stack of free slots is closed.
     waiters: VecDeque<Waiter>,
@@ -239,6 +240,7 @@ impl Slab {
         let capacity = u32::try_from(capacity.clamp(1, most)).unwrap_or(u32::MAX);
         Self {
             chunks: std::array::from_fn(|_| AtomicPtr::new(std::ptr::null_mut())),
+            made: AtomicU32::new(0),
             capacity,
             tag: TAGS.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
             free: Free::new(),
@@ -351,11 +353,7 @@ impl Slab {
     /// The live slot that an id names, whatever its state.
     #[inline]
     pub(crate) fn find(&self, id: RequestId) -> Option<&Slot> {
-        let (chunk, within) = place(id.index());
-        let base = self.chunks.get(chunk)?.load(Ordering::Acquire);
-        // SAFETY: a chunk's pointer is null or points to all slots of that chunk until the slab is dropped; `within` is
-        // less than the chunk's length by construction.
-        (!base.is_null()).then(|| unsafe { &*base.add(within) })
+        (id.index() < self.made.load(Ordering::Acquire)).then(|| self.slot(id.index()))
     }
 
     fn put(&self, index: u32) {
@@ -372,22 +370,24 @@ impl Slab {
 
     /// A free slot, or a new one.
     #[inline]
-    fn take(&self, line: &mut Line) -> Option<u32> {
+    fn take(&self, _line: &mut Line) -> Option<u32> {
         if let Some(index) = self.free.take_locked(|index| &self.slot(index).below) {
             return Some(index);
         }
-        if line.made == self.capacity {
+        // Changed by who has the line's lock only.
+        let index = self.made.load(Ordering::Relaxed);
+        if index == self.capacity {
             return None;
         }
-        let (chunk, within) = place(line.made);
+        let (chunk, within) = place(index);
         if within == 0 {
-            let first = line.made;
-            let length = FIRST_CHUNK << chunk;
-            let slots: Box<[Slot]> = (first..first + length).map(new_slot).collect();
-            self.chunks[chunk].store(Box::into_raw(slots).cast(), Ordering::Release);
+            let room = Box::<[Slot]>::new_uninit_slice((FIRST_CHUNK << chunk) as usize);
+            self.chunks[chunk].store(Box::into_raw(room).cast(), Ordering::Release);
         }
-        line.made += 1;
-        Some(line.made - 1)
+        // SAFETY: the chunk has room for it, and nobody knows the place before `made` is stored.
+        unsafe { self.chunks[chunk].load(Ordering::Relaxed).add(within).write(new_slot(index)) };
+        self.made.store(index + 1, Ordering::Release);
+        Some(index)
     }
 
     /// Gives a slot to the first in line who has none, or puts it back.
@@ -404,7 +404,7 @@ impl Slab {
     fn slot(&self, index: u32) -> &Slot {
         let (chunk, within) = place(index);
         let base = self.chunks[chunk].load(Ordering::Acquire);
-        // SAFETY: `take` made the chunk before it gave out the index.
+        // SAFETY: `take` has made the slot before anybody knew the index.
         unsafe { &*base.add(within) }
     }
 
@@ -454,14 +454,19 @@ impl Line {
 
 impl Drop for Slab {
     fn drop(&mut self) {
+        let mut left = self.made.load(Ordering::Acquire) as usize;
         for (chunk, base) in self.chunks.iter().enumerate() {
             let base = base.load(Ordering::Acquire);
             if !base.is_null() {
                 let length = (FIRST_CHUNK << chunk) as usize;
-                let slots = std::ptr::slice_from_raw_parts_mut(base, length);
-                // SAFETY: made by `take` from a box of this length, and nobody holds a slot any more: every slot in use
-                // holds, through its owner, a reference to the engine that holds this slab.
-                drop(unsafe { Box::from_raw(slots) });
+                let made = left.min(length);
+                left -= made;
+                // SAFETY: made by `take`: a box of this length, so many of which it has written. Nobody holds a slot any more:
+                // every slot in use holds, through its owner, a reference to the engine that holds this slab.
+                unsafe {
+                    std::ptr::slice_from_raw_parts_mut(base, made).drop_in_place();
+                    drop(Box::from_raw(std::ptr::slice_from_raw_parts_mut(base.cast::<MaybeUninit<Slot>>(), length)));
+                }
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::fork::ForkGuard;
 use crate::monitor;
 use crate::notify::Notifications;
 use crate::router::facts;
-use crate::router::policy::{Candidate, Policy, Settings};
+use crate::router::policy::{Candidate, Policy, Settings, Shelf};
 use crate::slot::Slab;
 use crate::stats::{Counter, Counters};
 use crate::sync::atomic::AtomicUsize;
@@ -354,6 +354,7 @@ impl EngineBuilder {
         let core = Arc::new(Core {
             slab: Arc::new(Slab::new(self.capacity)),
             settings,
+            plans: Shelf::default(),
             lanes: lanes.into(),
             driver,
             counters: Counters::default(),

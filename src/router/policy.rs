@@ -10,6 +10,7 @@ use crate::backend::{Capabilities, Serves};
 use crate::error::Error;
 use crate::request::OpKind;
 use crate::router::facts::{Facts, FileKind, FileSystem};
+use crate::sync::{Mutex, try_lock};
 
 /// Which backends an engine uses, and in which order.
 ///
@@ -263,7 +264,7 @@ impl Settings {
     }
 
     /// Whether a backend that the policy names does not serve the data of a file.
-    pub(crate) fn passes_over_a_named_one(&self, facts: &Facts, plans: &[Plan; Class::COUNT]) -> bool {
+    pub(crate) fn passes_over_a_named_one(&self, facts: &Facts, plans: &Plans) -> bool {
         let concerned = |class: &Class| match class {
             Class::Read => facts.readable && !facts.is_stream(),
             Class::Write => facts.writable && !facts.is_stream(),
@@ -308,6 +309,32 @@ pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
     /// Backends that come before the first step in the order of preference, and why they are passed over.
     pub(crate) passed: Vec<(u8, Why)>,
+}
+
+/// Those for all classes.
+pub(crate) type Plans = [Plan; Class::COUNT];
+
+/// The plans of the files of an engine. Most have the same, and share them: they take less memory, and stay in the
+/// processor's cache however many files there are.
+#[derive(Default)]
+pub(crate) struct Shelf(Mutex<Vec<Arc<Plans>>>);
+
+impl Shelf {
+    /// So many different ones are kept. They depend on kinds of files, not on files.
+    const MOST: usize = 64;
+
+    /// The same plans, shared with other files.
+    pub(crate) fn share(&self, plans: Plans) -> Arc<Plans> {
+        let Some(mut kept) = try_lock(&self.0) else { return Arc::new(plans) };
+        if let Some(same) = kept.iter().find(|kept| ***kept == plans) {
+            return same.clone();
+        }
+        let plans = Arc::new(plans);
+        if kept.len() < Self::MOST {
+            kept.push(plans.clone());
+        }
+        plans
+    }
 }
 
 /// The largest transfer that is done in the caller on a file that is memory.

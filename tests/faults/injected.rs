@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use polyaio::backends::simulated::{FAULT_INJECTING, Fault, FaultInjecting, Latency};
 use polyaio::backends::thread_pool::{self, ThreadPool};
-use polyaio::{Backend, BufResult, Engine, Error, Reason};
+use polyaio::{Backend, BufResult, Direct, Engine, Error, OpenOptions, Reason};
 
 use crate::support::{self, assert_file, pattern};
 use crate::tools::{Watchdog, join, poll_once};
@@ -246,4 +246,35 @@ fn losses_stay_within_their_range() {
             "{name}"
         );
     }
+}
+
+/// The rules that a file emulates are asked of what the program wants, not of the part of it that is transferred first.
+#[test]
+fn what_is_cut_keeps_the_rules_of_an_emulated_file() {
+    let _watchdog = Watchdog::new("faults: what_is_cut_keeps_the_rules_of_an_emulated_file");
+    let faulty = FaultInjecting::builder(pool()).seed(1).faults([Fault::short().every(2)]).build();
+    let engine = prefer(faulty.expect("the plan makes sense"), FAULT_INJECTING);
+    let scratch = support::Scratch::new();
+    let path = scratch.path("file");
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).direct(Direct::Emulated { alignment: BLOCK });
+    let file = options.open(&engine, &path).expect("it can be made");
+    let data = pattern(16 * BLOCK, 7);
+    // Where they go is known only where they run.
+    for block in data.chunks(2 * BLOCK) {
+        let mut buffer = file.buffer(block.len());
+        buffer.copy_from_slice(block);
+        file.append(buffer).wait().0.expect("it is aligned");
+    }
+    for block in data.chunks(2 * BLOCK) {
+        let BufResult(done, back) = file.read_exact(file.buffer(block.len())).wait();
+        done.expect("it is aligned");
+        assert!(back[..block.len()] == *block);
+    }
+    assert_file(&path, &data);
+    for _ in 0..4 {
+        let odd = file.append(vec![0; BLOCK + 1]).wait().0;
+        assert_eq!(odd.expect_err("it is not").raw_os_error(), Some(libc::EINVAL));
+    }
+    assert!(engine.stats().backends.iter().map(|backend| backend.short).sum::<u64>() >= 8, "{:#?}", engine.stats());
 }
