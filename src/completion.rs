@@ -12,7 +12,7 @@
 //! ```
 //!
 //! The upper half of the word is the slot's *generation*. It is part of the id that travels through the kernel, so that
-//! a stale or forged event can be told from a live one.
+//! a stale or forged event can be told from a live one. Which generation a kernel has by its id is a word of its own.
 
 #![allow(unsafe_code)]
 
