@@ -313,6 +313,11 @@ pub(crate) fn threads_end_with_the_engine(bed: &Bed) {
         let file = bed.file(&engine, Medium::Buffered, "file", &[0; 64 * BLOCK]);
         let writes = join((0..64).map(|i| file.write_at(filled(&[1; BLOCK]), i * BLOCK as u64)));
         park_on(writes).into_iter().for_each(|BufResult(n, _)| assert_eq!(n.expect("room"), BLOCK));
+        // What is over at once needs no thread; this is never over.
+        let (reader, _writer) = support::pipe();
+        let reader = engine.adopt(reader.into()).expect("a pipe");
+        let mut read = reader.read(vec![0; 1]);
+        assert!(poll_once(&mut read).is_pending());
         assert!(!own_threads().is_empty());
         bed.look(&engine);
         let begin = Instant::now();

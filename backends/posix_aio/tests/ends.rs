@@ -43,7 +43,9 @@ fn dropped_while_waiting_here_is_not_started_either(library: &'static Library) {
     drop(pendings.remove(there));
     let bytes: Vec<u8> = (0..=there as u8).collect();
     writer.write_all(&bytes).expect("room in the pipe");
-    let mut read: Vec<_> = pendings.into_iter().flat_map(|pending| wait(pending).1).collect();
+    let ends: Vec<_> = pendings.into_iter().map(wait).collect();
+    assert!(ends.iter().all(|(outcome, _)| *outcome == Ok(1)), "a byte for each: {ends:?}");
+    let mut read: Vec<_> = ends.into_iter().flat_map(|(_, byte)| byte).collect();
     if !library.serial {
         read.sort_unstable();
     }
