@@ -435,8 +435,8 @@ impl<R> Batch<R> {
         // What is gone may have been woken once more.
         let Some(at) = number.checked_sub(self.first) else { return };
         let Some(Entry::Running { operation, place, waker }) = self.entries.get_mut(at) else { return };
-        // From here on a wake-up is a new one.
-        place.listed.store(false, Ordering::SeqCst);
+        // From here on a wake-up is a new one. Swapped, so that what the last one told of is seen.
+        place.listed.swap(false, Ordering::SeqCst);
         if let Poll::Ready(result) = operation.poll(&mut Context::from_waker(waker)) {
             self.entries[at] = Entry::Over;
             self.running -= 1;

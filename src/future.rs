@@ -230,8 +230,8 @@ impl<T: Operation> Op<T> {
     ///
     /// An operation that was begun is an ordinary one, to be awaited or waited for; its order among others (appends, syncs,
     /// streams) is that of this call. What completes in the caller has completed. Its request goes out with the next poll of
-    /// any operation, [`wait`](Self::wait), [`Engine::turn`](crate::Engine::turn), or once 64 are queued. Never blocks, and
-    /// keeps no waker.
+    /// any operation, [`wait`](Self::wait), [`Engine::turn`](crate::Engine::turn), or once 64 are queued for one backend.
+    /// Never blocks, and keeps no waker.
     ///
     /// What needs no room is never busy: a page-cache hit, an operation that fails a check (its result is the error), and a
     /// transfer on a stream, which takes a place in the stream's own queue. An operation that was polled before has begun,

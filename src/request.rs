@@ -318,17 +318,21 @@ impl Request {
 
     /// The ranges of this step, as they were before it was [cut](Self::cut): what is asked for.
     pub(crate) fn ranges_before_cut(&self) -> Cow<'_, [IoVec]> {
+        let step = self.iovecs();
         if self.body().step & CUT == 0 {
-            return Cow::Borrowed(self.iovecs());
+            return Cow::Borrowed(step);
         }
-        let mut ranges: Vec<IoVec> = Vec::new();
-        for range in self.memory_left() {
-            match ranges.last_mut() {
-                // Where it was cut, one range became two.
-                Some(last) if last.base.wrapping_add(last.len) == range.base => last.len += range.len,
-                _ => ranges.push(*range),
-            }
+        let mut ranges = step.to_vec();
+        let mut rest = self.memory_left()[step.len()..].iter().peekable();
+        // Within a range, mostly, which became two.
+        if let (Some(last), Some(next)) = (ranges.last_mut(), rest.peek())
+            && last.base.wrapping_add(last.len) == next.base
+        {
+            last.len += next.len;
+            rest.next();
         }
+        let room = MOST_IOVECS.saturating_sub(ranges.len());
+        ranges.extend(rest.take(room));
         Cow::Owned(ranges)
     }
 

@@ -180,8 +180,7 @@ pub(crate) fn settle_of<W: Witness + ?Sized>(engine: Option<&Arc<W>>, ended: &mu
     let _suspended = Deferring::suspend();
     let Some((first, _)) = ended.first() else { return };
     let mut tally = Tally::of(first.body().trail.place);
-    let mut at = 0;
-    while let Some((request, outcome)) = ended.get_mut(at) {
+    let goes_on = |(request, outcome): &mut (Request, Outcome)| {
         let place = request.body().trail.place;
         if place != tally.place {
             tell(engine, &tally);
@@ -190,11 +189,12 @@ pub(crate) fn settle_of<W: Witness + ?Sized>(engine: Option<&Arc<W>>, ended: &mu
         match request.judge(*outcome, &mut tally) {
             Some(verdict) => {
                 *outcome = verdict;
-                at += 1;
+                false
             }
-            None => resubmit(ended.remove(at).0),
+            None => true,
         }
-    }
+    };
+    ended.extract_if(.., goes_on).for_each(|(request, _)| resubmit(request));
     tell(engine, &tally);
     let count = ended.len() as u64;
     ended.drain(..).for_each(|(request, outcome)| request.publish(outcome));

@@ -298,7 +298,8 @@ impl Slab {
                     if let Some(index) = self.take(&mut line) {
                         self.give(&mut line, index);
                     }
-                    (None, None)
+                    // One that was put back before the stack was closed may be ours, and nobody is left who would say so.
+                    (None, line.next_waker())
                 }
                 Some(number) => {
                     let (index, next) = line.advance(number, &mut mine);
@@ -555,6 +556,46 @@ mod tests {
         crate::testing::one_of_many("polls in a long line", || {
             let (short, long) = (round(256), round(256 * 16) / 16);
             if long < short * 6 { Ok(()) } else { Err(format!("256 polls took {short:?}, in a long line {long:?}")) }
+        });
+    }
+}
+
+#[cfg(all(test, polyaio_loom))]
+mod line_models {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize as Plain;
+    use std::task::Wake;
+
+    use loom::thread;
+
+    use super::*;
+
+    struct Count(Plain);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn loom_who_gets_in_line_is_woken_for_its_slot() {
+        loom::model(|| {
+            let slab = Arc::new(Slab::new(1));
+            let Poll::Ready(_) = slab.poll_acquire(&mut None, Waker::noop()) else { panic!("there is one") };
+            let giver = {
+                let slab = slab.clone();
+                thread::spawn(move || slab.put_back(slab.slot(0)))
+            };
+            let count = Arc::new(Count(Plain::new(0)));
+            let waker = Waker::from(count.clone());
+            let mut ticket = None;
+            let ready = slab.poll_acquire(&mut ticket, &waker).is_ready();
+            giver.join().expect("no panic");
+            assert!(
+                ready || count.0.load(std::sync::atomic::Ordering::SeqCst) > 0,
+                "in line, with a slot, and never woken"
+            );
         });
     }
 }

@@ -446,3 +446,30 @@ fn loom_who_leaves_its_seat_leaves_nobody_behind() {
         });
     }
 }
+
+/// A thread wakes itself while another one has news for it, which it told before.
+#[test]
+fn loom_who_wakes_itself_misses_no_news() {
+    model(|| {
+        let parker = Parker::<Kernel>::new();
+        let news = Arc::new(AtomicBool::new(false));
+        let other = {
+            let (parker, news) = (parker.clone(), news.clone());
+            thread::spawn(move || {
+                news.store(true, Ordering::Release);
+                parker.notify();
+            })
+        };
+        parker.notify();
+        loop {
+            parker.take_notified();
+            if news.load(Ordering::Acquire) {
+                break;
+            }
+            while !parker.is_notified() {
+                parker.park(None, || false);
+            }
+        }
+        other.join().expect("no panic");
+    });
+}

@@ -20,7 +20,10 @@ pub(super) struct Parker<B = Doorbell> {
     thread: Thread,
     /// The thread's mark. Another thread may have it once this one has ended, when nobody sleeps here any more.
     mark: usize,
+    /// Set by other threads. Each reads what the one before has set, so that who takes it sees the news of all.
     notified: AtomicBool,
+    /// Set by the thread itself, which is awake then, and used by nobody else.
+    own: AtomicBool,
     place: AtomicU8,
     /// The doorbell of the engine in whose seat the thread sleeps, or has slept last. It does not keep the descriptor; who
     /// rings does, so that its number is not used again meanwhile.
@@ -67,6 +70,7 @@ impl<B: Bell> Parker<B> {
             thread: thread::current(),
             mark: thread_mark(),
             notified: AtomicBool::new(false),
+            own: AtomicBool::new(false),
             place: AtomicU8::new(AWAKE),
             doorbell: Mutex::new(Weak::new()),
             doorbell_at: AtomicUsize::new(0),
@@ -75,13 +79,14 @@ impl<B: Bell> Parker<B> {
 
     #[inline]
     pub(super) fn is_notified(&self) -> bool {
-        self.notified.load(Ordering::SeqCst)
+        self.own.load(Ordering::Relaxed) || self.notified.load(Ordering::SeqCst)
     }
 
     #[inline]
     pub(super) fn take_notified(&self) {
+        self.own.store(false, Ordering::Relaxed);
         // Who notifies after the look is seen at the next one.
-        if self.is_notified() {
+        if self.notified.load(Ordering::SeqCst) {
             self.notified.swap(false, Ordering::SeqCst);
         }
     }
@@ -89,8 +94,8 @@ impl<B: Bell> Parker<B> {
     #[inline]
     pub(super) fn notify(&self) {
         if self.mark == thread_mark() && self.place.load(Ordering::Relaxed) == AWAKE {
-            // The thread itself, which looks before it sleeps: nobody else has to see this.
-            self.notified.store(true, Ordering::Relaxed);
+            // It looks before it sleeps.
+            self.own.store(true, Ordering::Relaxed);
         } else if !self.notified.swap(true, Ordering::SeqCst) {
             self.nudge();
         }

@@ -160,7 +160,8 @@ impl<T: Operation, F: FnOnce(T::Output) + Send + 'static> Run for Task<T, F> {
     }
 
     fn run(self: Arc<Self>) -> bool {
-        self.queued.store(false, Ordering::SeqCst);
+        // Swapped, so that what the last wake-up told of is seen.
+        self.queued.swap(false, Ordering::SeqCst);
         let (mut op, ending) = {
             let mut state = lock(&self.state);
             match self.take(&mut state) {
