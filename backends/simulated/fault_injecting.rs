@@ -491,8 +491,17 @@ impl<B: Backend> Backend for FaultInjecting<B> {
     }
 
     fn ready(&self) -> bool {
-        let next = lock(&self.state).held.next();
-        next.is_some_and(|due| due <= Instant::now()) || (self.inner.capabilities().reaped && self.inner.ready())
+        let state = lock(&self.state);
+        if let Some(due) = state.held.next() {
+            if due <= Instant::now() {
+                return true;
+            }
+            // Who looks is going to sleep, perhaps, and may have taken the timer's news a moment too early: there are to be
+            // others.
+            self.timer.set(Some(due));
+        }
+        drop(state);
+        self.inner.capabilities().reaped && self.inner.ready()
     }
 
     fn notification(&self) -> Option<BorrowedFd<'_>> {
