@@ -5,16 +5,17 @@
 
 #![allow(unsafe_code)]
 
+mod foreign;
 mod kind;
+mod owner;
 
 use std::borrow::Cow;
-use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
-use std::task::Waker;
 
+pub(crate) use foreign::{contain, is_in_foreign_code, wake, wake_by_ref};
 pub use kind::{OpKind, RawHandle, RequestId};
+pub(crate) use owner::{Anomaly, Owner};
 
 use crate::completion::{Errno, Last, Outcome};
 use crate::how::{Durability, How, Priority};
@@ -164,48 +165,6 @@ impl Trail {
     pub(crate) fn refusal(&self) -> Option<(u8, Reason)> {
         self.strict.map(|reason| (self.backend, reason))
     }
-}
-
-/// Who answers for a request: keeps its descriptor open, and decides what its end means.
-pub(crate) trait Owner: Send + Sync {
-    /// A backend has answered. Returns what to publish, or nothing when the request needs another step.
-    /// What is to be counted of it is added to `tally`.
-    fn judge(&self, request: &mut Request, outcome: Outcome, tally: &mut Tally) -> Option<Outcome>;
-    /// Queues the next step of a request that `judge` kept.
-    fn resubmit(self: Arc<Self>, request: Request);
-    /// Who is told once requests were judged, and once they have their results.
-    fn witness(&self) -> Option<Arc<dyn Witness>> {
-        None
-    }
-    /// Rules that can be checked only where the request runs.
-    fn check(&self, _request: &Request) -> Result<(), Errno> {
-        Ok(())
-    }
-    /// The request is about to close its descriptor.
-    fn closing(&self) {}
-    /// The slots that the request's slot belongs to.
-    fn slab(&self) -> &Arc<Slab>;
-    /// The file's buffered twin, opened if need be: may block.
-    fn twin(&self) -> Result<RawFd, Errno>;
-    /// Closes the twin: the descriptor is about to be closed.
-    fn close_twin(&self);
-    /// What direct I/O on the file needs.
-    fn alignment(&self) -> Option<Alignment>;
-    /// A transfer of this class was submitted to a backend on its own; `slow`: that held the caller up.
-    fn submitted(&self, class: crate::router::policy::Class, backend: u8, slow: bool) {
-        let _ = (class, backend, slow);
-    }
-    /// Counts something that should never happen.
-    fn count_anomaly(&self, anomaly: Anomaly);
-    /// Allows a downcast to the one type that implements this.
-    fn as_any(&self) -> &dyn std::any::Any;
-}
-
-/// Misbehaviour of a backend or kernel that was noticed and contained.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Anomaly {
-    /// More bytes were reported than were asked for, or bytes of a request that never started.
-    Implausible,
 }
 
 /// One operation on its way: owned by whoever serves it, completed exactly once.
@@ -804,45 +763,4 @@ pub(crate) unsafe fn free(slot: NonNull<Slot>) {
     if waker.is_some() {
         contain(|| drop(waker));
     }
-}
-
-thread_local! {
-    /// How many calls of foreign code this thread is inside.
-    static CONTAINED: Cell<usize> = const { Cell::new(0) };
-}
-
-/// Whether this thread is inside a waker, or other foreign code, that the engine has called. Who drops the engine there
-/// must not wait for its end: another thread of ours may be about to call the same waker, whose owner may hold a lock.
-pub(crate) fn is_in_foreign_code() -> bool {
-    CONTAINED.get() > 0
-}
-
-/// Calls foreign code (a waker, a buffer's destructor); its panic ends here. It must reach neither a backend's thread nor
-/// the loop that completes a batch. The panic hook has reported it.
-/// Returns whether there was none.
-#[inline]
-pub(crate) fn contain(f: impl FnOnce()) -> bool {
-    CONTAINED.set(CONTAINED.get() + 1);
-    let result = catch_unwind(AssertUnwindSafe(f));
-    CONTAINED.set(CONTAINED.get() - 1);
-    match result {
-        Ok(()) => true,
-        Err(panic) => {
-            // The payload's destructor is foreign code that could panic once more.
-            std::mem::forget(panic);
-            false
-        }
-    }
-}
-
-/// Calls a waker; its panic ends here, and the task that did not wake is its own.
-#[inline]
-pub(crate) fn wake(waker: Waker) {
-    contain(|| waker.wake());
-}
-
-/// The same, and keeps it.
-#[inline]
-pub(crate) fn wake_by_ref(waker: &Waker) {
-    contain(|| waker.wake_by_ref());
 }
