@@ -16,7 +16,7 @@
 
 #![allow(unsafe_code)]
 
-use std::task::{Poll, Waker};
+use std::task::{Poll, RawWakerVTable, Waker};
 
 use crate::os;
 use crate::sync::UnsafeCell;
@@ -121,6 +121,9 @@ const PARTLY: u64 = 1 << 7;
 /// A backend is asked to stop the request, or was.
 const ASKED: u64 = 1 << 8;
 
+/// Who is to be woken was said before anybody knew of the request, by a [`Lasting`], which stays.
+const LASTING: u64 = 1 << 9;
+
 const GENERATION_SHIFT: u32 = 32;
 
 /// Which side frees the slot.
@@ -143,6 +146,65 @@ pub(crate) enum Revoked {
     Done,
 }
 
+/// A waker that nobody owns: it may be copied, and called at any time, for ever.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lasting {
+    data: *const (),
+    table: &'static RawWakerVTable,
+}
+
+// SAFETY: as a `Waker`, which it is made of.
+unsafe impl Send for Lasting {}
+// SAFETY: as above.
+unsafe impl Sync for Lasting {}
+
+impl Lasting {
+    /// # Safety
+    /// Cloning and dropping such a waker does nothing, and calling it is allowed for ever.
+    #[inline]
+    pub(crate) unsafe fn new(waker: &Waker) -> Self {
+        Self { data: waker.data(), table: waker.vtable() }
+    }
+
+    #[inline]
+    fn is(&self, waker: &Waker) -> bool {
+        self.data == waker.data() && std::ptr::eq(self.table, waker.vtable())
+    }
+
+    #[inline]
+    pub(crate) fn wake(self) {
+        // SAFETY: made of the parts of a waker that may be called for ever, and copied.
+        unsafe { Waker::new(self.data, self.table) }.wake();
+    }
+}
+
+/// Whom to wake for the result of a request that nobody knows yet.
+#[derive(Clone, Debug)]
+pub(crate) enum Expected {
+    Lasting(Lasting),
+    Waker(Waker),
+}
+
+/// Whom to wake now.
+#[derive(Debug, Default)]
+pub(crate) struct Call {
+    lasting: Option<Lasting>,
+    waker: Option<Waker>,
+}
+
+impl Call {
+    /// Wakes. The panics of a waker end here.
+    #[inline]
+    pub(crate) fn make(self) {
+        if let Some(lasting) = self.lasting {
+            lasting.wake();
+        }
+        if let Some(waker) = self.waker {
+            crate::request::wake(waker);
+        }
+    }
+}
+
 /// The shared part of a slot.
 #[derive(Debug)]
 pub(crate) struct Completion {
@@ -150,6 +212,8 @@ pub(crate) struct Completion {
     /// The generation of a request that a kernel has, which knows it by its id only; else 0. Apart from `state`, so that it
     /// can be stored: nobody else changes it meanwhile.
     parked: AtomicU32,
+    /// Written before anybody knows of the request, and then only read. Valid where `state` says `LASTING`.
+    lasting: UnsafeCell<Option<Lasting>>,
     waker: UnsafeCell<Option<Waker>>,
     outcome: UnsafeCell<Outcome>,
 }
@@ -167,6 +231,7 @@ impl Completion {
             // Both sides gone: a free slot. Generation 1 is the first, so that an id is never 0.
             state: AtomicU64::new(1 << GENERATION_SHIFT | FUTURE_GONE | REQUEST_GONE),
             parked: AtomicU32::new(0),
+            lasting: UnsafeCell::new(None),
             waker: UnsafeCell::new(None),
             outcome: UnsafeCell::new(Err(Errno(0))),
         }
@@ -195,14 +260,30 @@ impl Completion {
         (self.state.load(Ordering::Relaxed) >> GENERATION_SHIFT) as u32
     }
 
-    /// Leaves `waker` for the result of a request that nobody knows yet: as a [`poll`](Self::poll) would that is pending.
+    /// Says whom to wake for the result of a request that nobody knows yet: as a [`poll`](Self::poll) would that is pending.
     #[inline]
-    pub(crate) fn expect(&self, waker: Waker) {
+    pub(crate) fn expect(&self, whom: Expected) {
         let state = self.state.load(Ordering::Relaxed);
         debug_assert_eq!(state as u32, 0, "the slot was just activated");
-        // SAFETY: nobody else knows of the slot's new generation, so that the cell is ours; it is empty.
-        self.waker.with_mut(|cell| unsafe { *cell = Some(waker) });
-        self.state.store(state | WAKER, Ordering::Relaxed);
+        // SAFETY: nobody else knows of the slot's new generation, so that both cells are ours; that of the waker is empty.
+        let said = match whom {
+            Expected::Lasting(lasting) => {
+                self.lasting.with_mut(|cell| unsafe { *cell = Some(lasting) });
+                LASTING
+            }
+            Expected::Waker(waker) => {
+                self.waker.with_mut(|cell| unsafe { *cell = Some(waker) });
+                WAKER
+            }
+        };
+        self.state.store(state | said, Ordering::Relaxed);
+    }
+
+    /// Who was said to be woken by whoever has begun the request, if that lasts.
+    #[inline]
+    fn lasting(&self, state: u64) -> Option<Lasting> {
+        // SAFETY: it was written before anybody knew of the request, and nobody writes it before the slot is used again.
+        if state & LASTING != 0 { self.lasting.with(|cell| unsafe { *cell }) } else { None }
     }
 
     // ----- request side ---------------------------------------------------------------------------------------------
@@ -253,13 +334,13 @@ impl Completion {
     /// Publishes the result and leaves. The caller wakes the waker, outside every lock.
     ///
     /// The waker is taken out *before* `DONE` is set, so that one atomic step both publishes and leaves: after it the
-    /// future side may free the slot at once.
+    /// future side may free the slot at once. One that lasts is there for whoever needs it, and takes no step.
     #[inline]
-    pub(crate) fn publish(&self, outcome: Outcome) -> (Option<Waker>, Last) {
+    pub(crate) fn publish(&self, outcome: Outcome) -> (Call, Last) {
         // SAFETY: the request side owns `outcome` until it sets `DONE` below.
         self.outcome.with_mut(|cell| unsafe { *cell = outcome });
-        let mut waker = None;
         let mut state = self.state.load(Ordering::Acquire);
+        let mut call = Call { lasting: self.lasting(state), waker: None };
         loop {
             debug_assert_eq!(state & (DONE | REQUEST_GONE), 0, "a request completes once");
             if state & WAKER != 0 {
@@ -269,14 +350,14 @@ impl Completion {
                     continue;
                 }
                 // SAFETY: we cleared `WAKER`, and `WAKING` keeps the future side off the cell.
-                waker = self.waker.with_mut(|cell| unsafe { (*cell).take() });
+                call.waker = self.waker.with_mut(|cell| unsafe { (*cell).take() });
                 state = taking;
             }
             let done = state & !WAKING | DONE | REQUEST_GONE;
             match self.state.compare_exchange(state, done, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => {
                     let last = if state & FUTURE_GONE != 0 { Last::Yes } else { Last::No };
-                    return (waker, last);
+                    return (call, last);
                 }
                 Err(now) => state = now,
             }
@@ -290,6 +371,10 @@ impl Completion {
         let mut state = self.state.load(Ordering::Acquire);
         if state & DONE != 0 {
             return Poll::Ready(self.outcome());
+        }
+        if self.lasting(state).is_some_and(|lasting| lasting.is(waker)) {
+            // It is called after `DONE` is set, whatever else happens.
+            return Poll::Pending;
         }
         // Own the cell: either no waker is stored, or we take the bit back.
         while state & WAKER != 0 {
@@ -455,7 +540,7 @@ mod loom_models {
             completion.expect(early);
             let publisher = {
                 let completion = completion.clone();
-                thread::spawn(move || completion.publish(Ok(1)).0.into_iter().for_each(Waker::wake))
+                thread::spawn(move || completion.publish(Ok(1)).0.make())
             };
             let (second, late) = counter();
             let pending = completion.poll(&late).is_pending();
@@ -476,7 +561,7 @@ mod loom_models {
             assert!(completion.poll(&first).is_pending());
             let publisher = {
                 let completion = completion.clone();
-                thread::spawn(move || completion.publish(Ok(1)).0.into_iter().for_each(Waker::wake))
+                thread::spawn(move || completion.publish(Ok(1)).0.make())
             };
             let (count, second) = counter();
             let pending = completion.poll(&second).is_pending();

@@ -40,6 +40,7 @@ pub(crate) use self::block_on::{block_on, block_on_one, block_on_until, is_drivi
 use self::doorbell::Doorbell;
 use self::outside::Outside;
 use self::parker::Parker;
+pub(crate) use self::parker::lasting;
 use self::seat::Seat;
 use self::selector::Selector;
 pub(crate) use self::selector::{FAILED, READABLE, WRITABLE};

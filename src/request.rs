@@ -628,14 +628,12 @@ impl Request {
         let slot = self.slot;
         std::mem::forget(self);
         // SAFETY: the slot lives until its last owner frees it, and we are one of them until `publish` returns.
-        let (waker, last) = unsafe { slot.as_ref() }.completion.publish(outcome);
+        let (call, last) = unsafe { slot.as_ref() }.completion.publish(outcome);
         if last == Last::Yes {
             // SAFETY: we are the last owner.
             unsafe { free(slot) };
         }
-        if let Some(waker) = waker {
-            wake(waker);
-        }
+        call.make();
     }
 
     /// Takes out what [`Slot::store`] has put into the slot, before the request is published: its memory is not the

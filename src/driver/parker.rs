@@ -1,25 +1,33 @@
 //! Where a thread sleeps, and how a waker wakes it there.
+//!
+//! The parkers of threads are never freed: at a thread's end the next thread that needs one takes its over (`spare.rs`). So
+//! their wakers can be copied without counting who has one, and called at any time. One that is called too late wakes a
+//! thread for nothing, which wakers may.
 
-use std::cell::OnceCell;
+#![allow(unsafe_code)]
+
+mod spare;
+
 use std::sync::{Arc, Weak};
-use std::task::{Wake, Waker};
+use std::task::{RawWaker, RawWakerVTable, Waker};
 use std::time::Duration;
 
 use super::doorbell::{Bell, Doorbell};
+use crate::completion::Lasting;
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering, fence};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Mutex, lock, thread_mark};
 
 thread_local! {
-    /// This thread's, and its waker: made once, and lent.
-    static MINE: OnceCell<(Arc<Parker>, Waker)> = const { OnceCell::new() };
+    /// This thread's: taken once, and lent.
+    static MINE: spare::Taken = spare::Taken::new();
 }
 
 /// Where a thread sleeps, so that a waker knows how to wake it.
 pub(super) struct Parker<B = Doorbell> {
-    thread: Thread,
-    /// The thread's mark. Another thread may have it once this one has ended, when nobody sleeps here any more.
-    mark: usize,
+    thread: Mutex<Thread>,
+    /// The thread's mark; 0 while no thread has it.
+    mark: AtomicUsize,
     /// Set by other threads. Each reads what the one before has set, so that who takes it sees the news of all.
     notified: AtomicBool,
     /// Set by the thread itself, which is awake then, and used by nobody else.
@@ -47,34 +55,65 @@ impl Parker {
 
     /// Lends this thread's, and its waker.
     pub(super) fn with_current<R>(f: impl FnOnce(&Arc<Self>, &Waker) -> R) -> R {
-        let make = || {
-            let parker = Self::new();
-            (parker.clone(), Waker::from(parker))
-        };
         let mut f = Some(f);
-        let mut call = |mine: &(Arc<Self>, Waker)| match f.take() {
-            Some(f) => f(&mine.0, &mine.1),
+        let mut call = |taken: &spare::Taken| match f.take() {
+            Some(f) => {
+                let parker = taken.parker();
+                // SAFETY: the data is a parker's address, as the table's functions want it.
+                let waker = unsafe { Waker::new(Arc::as_ptr(parker).cast(), &TABLE) };
+                f(parker, &waker)
+            }
             None => unreachable!("it is called once"),
         };
-        match MINE.try_with(|mine| call(mine.get_or_init(make))) {
+        match MINE.try_with(&mut call) {
             Ok(result) => result,
             // In a destructor, at the thread's end.
-            Err(_) => call(&make()),
+            Err(_) => call(&spare::Taken::new()),
         }
     }
+}
+
+/// The waker of a parker: its address, which stays valid for ever. Nothing is counted.
+static TABLE: RawWakerVTable =
+    RawWakerVTable::new(|parker| RawWaker::new(parker, &TABLE), wake_parker, wake_parker, |_| {});
+
+/// # Safety
+/// It is the address of a parker of `spare.rs`.
+unsafe fn wake_parker(parker: *const ()) {
+    // SAFETY: parkers of threads are never freed.
+    unsafe { &*parker.cast::<Parker>() }.notify();
+}
+
+/// The waker as one that may be copied, if it is that of a thread of ours.
+#[inline]
+pub(crate) fn lasting(waker: &Waker) -> Option<Lasting> {
+    // SAFETY: with this table nothing is counted, and what the data points at stays for ever.
+    std::ptr::eq(waker.vtable(), &raw const TABLE).then(|| unsafe { Lasting::new(waker) })
 }
 
 impl<B: Bell> Parker<B> {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
-            thread: thread::current(),
-            mark: thread_mark(),
+            thread: Mutex::new(thread::current()),
+            mark: AtomicUsize::new(thread_mark()),
             notified: AtomicBool::new(false),
             own: AtomicBool::new(false),
             place: AtomicU8::new(AWAKE),
             doorbell: Mutex::new(Weak::new()),
             doorbell_at: AtomicUsize::new(0),
         })
+    }
+
+    /// Gives it to this thread, after another one.
+    fn take_over(&self) {
+        *lock(&self.thread) = thread::current();
+        self.mark.store(thread_mark(), Ordering::Relaxed);
+        self.take_notified();
+    }
+
+    /// Its thread ends.
+    fn leave(&self) {
+        self.mark.store(0, Ordering::Relaxed);
     }
 
     #[inline]
@@ -93,7 +132,7 @@ impl<B: Bell> Parker<B> {
 
     #[inline]
     pub(super) fn notify(&self) {
-        if self.mark == thread_mark() && self.place.load(Ordering::Relaxed) == AWAKE {
+        if self.mark.load(Ordering::Relaxed) == thread_mark() && self.place.load(Ordering::Relaxed) == AWAKE {
             // It looks before it sleeps.
             self.own.store(true, Ordering::Relaxed);
         } else if !self.notified.swap(true, Ordering::SeqCst) {
@@ -106,7 +145,10 @@ impl<B: Bell> Parker<B> {
         // Pairs with the fence of `park` and `sleep_in_kernel`: who is not seen to sleep yet will see why it must not.
         fence(Ordering::SeqCst);
         match self.place.load(Ordering::SeqCst) {
-            PARKED => self.thread.unpark(),
+            PARKED => {
+                let thread = lock(&self.thread).clone();
+                thread.unpark();
+            }
             IN_KERNEL => {
                 let doorbell = lock(&self.doorbell).upgrade();
                 if let Some(doorbell) = doorbell {
@@ -150,15 +192,5 @@ impl<B: Bell> Parker<B> {
         let result = if self.is_notified() || unless() { None } else { Some(wait()) };
         self.place.store(AWAKE, Ordering::SeqCst);
         result
-    }
-}
-
-impl<B: Bell> Wake for Parker<B> {
-    fn wake(self: Arc<Self>) {
-        self.notify();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.notify();
     }
 }

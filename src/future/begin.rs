@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use crate::completion::Errno;
+use crate::completion::{Errno, Expected};
 use crate::descriptor::OpenFile;
 use crate::dispatch::{Core, REAP_MAX};
 use crate::driver;
@@ -112,12 +112,20 @@ pub(super) fn begin<T: Operation>(fresh: Fresh<T>, waker: Option<&Waker>) -> Beg
         }
     };
     let gate = file.gate(&shape, first);
-    let mut mine = None;
-    // Where that panics, the poll does it again, and lets it through.
-    request::contain(|| mine = waker.cloned());
-    let launch = Launch { shape, done, first, gate, waker: mine };
+    let launch = Launch { shape, done, first, gate, expected: waker.and_then(expect) };
     // SAFETY: `file` keeps the slab, and moves into the slot that was just acquired there.
     Begun::Sent(unsafe { launch.send(file, slot, operation) })
+}
+
+/// Whom to wake. `None`, where the waker panics: the poll does it again, and lets that through.
+#[inline]
+fn expect(waker: &Waker) -> Option<Expected> {
+    if let Some(lasting) = driver::lasting(waker) {
+        return Some(Expected::Lasting(lasting));
+    }
+    let mut mine = None;
+    request::contain(|| mine = Some(waker.clone()));
+    mine.map(Expected::Waker)
 }
 
 /// Whether an operation cannot be taken back once it has begun, so that it needs its slot beforehand: a close refuses all

@@ -4,8 +4,8 @@
 
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::task::Waker;
 
+use crate::completion::Expected;
 use crate::descriptor::{First, OpenFile};
 use crate::events;
 use crate::memory::IoVec;
@@ -24,7 +24,7 @@ pub(super) struct Launch {
     pub(super) first: First,
     pub(super) gate: crate::order::Class,
     /// Whom to wake; `None`: a later poll says so.
-    pub(super) waker: Option<Waker>,
+    pub(super) expected: Option<Expected>,
 }
 
 impl Launch {
@@ -66,9 +66,9 @@ impl Launch {
             slot.set_owner(file);
             Request::from_slot(slot)
         };
-        let expected = self.waker.is_some();
-        if let Some(waker) = self.waker {
-            slot.completion.expect(waker);
+        let expected = self.expected.is_some();
+        if let Some(whom) = self.expected {
+            slot.completion.expect(whom);
         }
         if shape.kind == OpKind::Close {
             // It is past the point of no return: no operation begins any more.
