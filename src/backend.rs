@@ -85,7 +85,7 @@ pub use self::operation::{Handle, Operation};
 pub use self::room::Room;
 pub use self::sync_backend::SyncBackend;
 pub(crate) use self::sync_backend::serve;
-use crate::completion::{Errno, Outcome};
+use crate::completion::{Answer, Errno, Outcome};
 use crate::open::OpenOptions;
 use crate::os::{BorrowedFd, RawFd};
 use crate::request::{RawHandle, Request, RequestId};
@@ -541,7 +541,7 @@ impl Wait {
 /// ```
 pub struct Completions<'a> {
     pub(crate) slab: &'a Slab,
-    pub(crate) claimed: &'a mut Vec<(Request, Outcome)>,
+    pub(crate) claimed: &'a mut Vec<(Request, Answer)>,
     pub(crate) unknown: u64,
 }
 
@@ -555,7 +555,7 @@ impl Completions<'_> {
     /// of this `reap`, once that has returned: the engine judges and counts all of them, then publishes their results and calls
     /// the wakers.
     pub fn finish(&mut self, request: Request, outcome: Outcome) {
-        self.claimed.push((request, outcome));
+        self.claimed.push((request, outcome.into()));
     }
 
     /// Ends a parked request. An id that is not parked (stale, forged) is counted and ignored; returns whether it was known.
@@ -601,7 +601,7 @@ impl Completions<'_> {
     pub unsafe fn push(&mut self, id: RequestId, outcome: Outcome) -> bool {
         match Request::claim(self.slab, id) {
             Some(request) => {
-                self.claimed.push((request, outcome));
+                self.claimed.push((request, outcome.into()));
                 true
             }
             None => {

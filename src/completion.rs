@@ -102,6 +102,27 @@ impl From<Errno> for std::io::Error {
     }
 }
 
+/// An [`Outcome`] in one word, as it is kept and handed on. A value beyond `i64::MAX`, which is no file's, is cut to that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Answer(i64);
+
+impl From<Outcome> for Answer {
+    #[inline]
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Ok(value) => Self(i64::try_from(value).unwrap_or(i64::MAX)),
+            Err(Errno(errno)) => Self(i64::MIN | i64::from(errno as u32)),
+        }
+    }
+}
+
+impl From<Answer> for Outcome {
+    #[inline]
+    fn from(Answer(word): Answer) -> Self {
+        u64::try_from(word).map_err(|_| Errno(word as i32))
+    }
+}
+
 /// The result is published; the future side may read it.
 const DONE: u64 = 1 << 0;
 /// A waker is stored; whoever clears this bit owns the waker's cell.
@@ -215,14 +236,14 @@ pub(crate) struct Completion {
     /// Written before anybody knows of the request, and then only read. Valid where `state` says `LASTING`.
     lasting: UnsafeCell<Option<Lasting>>,
     waker: UnsafeCell<Option<Waker>>,
-    outcome: UnsafeCell<Outcome>,
+    answer: UnsafeCell<Answer>,
 }
 
-// SAFETY: the cells are handed from thread to thread by the bits of `state`: `outcome` is written by the request side
+// SAFETY: the cells are handed from thread to thread by the bits of `state`: `answer` is written by the request side
 // before `DONE` (release) and read by the future side after it (acquire); `waker` belongs to the future side while
 // `WAKER` is clear and `WAKING` is not set, and to whoever cleared `WAKER` otherwise.
 unsafe impl Sync for Completion {}
-// SAFETY: nothing in it is bound to a thread: `Waker` and `Outcome` are `Send`.
+// SAFETY: nothing in it is bound to a thread: `Waker` and `Answer` are `Send`.
 unsafe impl Send for Completion {}
 
 impl Completion {
@@ -233,7 +254,7 @@ impl Completion {
             parked: AtomicU32::new(0),
             lasting: UnsafeCell::new(None),
             waker: UnsafeCell::new(None),
-            outcome: UnsafeCell::new(Err(Errno(0))),
+            answer: UnsafeCell::new(Answer(0)),
         }
     }
 
@@ -336,9 +357,9 @@ impl Completion {
     /// The waker is taken out *before* `DONE` is set, so that one atomic step both publishes and leaves: after it the
     /// future side may free the slot at once. One that lasts is there for whoever needs it, and takes no step.
     #[inline]
-    pub(crate) fn publish(&self, outcome: Outcome) -> (Call, Last) {
-        // SAFETY: the request side owns `outcome` until it sets `DONE` below.
-        self.outcome.with_mut(|cell| unsafe { *cell = outcome });
+    pub(crate) fn publish(&self, answer: Answer) -> (Call, Last) {
+        // SAFETY: the request side owns `answer` until it sets `DONE` below.
+        self.answer.with_mut(|cell| unsafe { *cell = answer });
         let mut state = self.state.load(Ordering::Acquire);
         let mut call = Call { lasting: self.lasting(state), waker: None };
         loop {
@@ -470,7 +491,7 @@ impl Completion {
     #[inline]
     fn outcome(&self) -> Outcome {
         // SAFETY: called after `DONE` was seen with acquire; nobody writes it again in this generation.
-        self.outcome.with(|cell| unsafe { *cell })
+        self.answer.with(|cell| unsafe { *cell }).into()
     }
 }
 
@@ -514,8 +535,8 @@ mod loom_models {
             let publisher = {
                 let completion = completion.clone();
                 thread::spawn(move || {
-                    let (waker, last) = completion.publish(Ok(7));
-                    waker.into_iter().for_each(Waker::wake);
+                    let (call, last) = completion.publish(Ok(7).into());
+                    call.make();
                     last
                 })
             };
@@ -537,10 +558,10 @@ mod loom_models {
         loom::model(|| {
             let completion = live();
             let (first, early) = counter();
-            completion.expect(early);
+            completion.expect(Expected::Waker(early));
             let publisher = {
                 let completion = completion.clone();
-                thread::spawn(move || completion.publish(Ok(1)).0.make())
+                thread::spawn(move || completion.publish(Ok(1).into()).0.make())
             };
             let (second, late) = counter();
             let pending = completion.poll(&late).is_pending();
@@ -552,6 +573,31 @@ mod loom_models {
         });
     }
 
+    /// Who is woken by a waker that lasts has nothing to register; another one counts beside it.
+    #[test]
+    fn a_waker_that_lasts_is_called_whoever_else_waits() {
+        for moves in [false, true] {
+            loom::model(move || {
+                let completion = live();
+                let (first, waker) = counter();
+                // SAFETY: it is called once, which uses up a reference of its own.
+                completion
+                    .expect(Expected::Lasting(unsafe { Lasting::new(&std::mem::ManuallyDrop::new(waker.clone())) }));
+                let publisher = {
+                    let completion = completion.clone();
+                    thread::spawn(move || completion.publish(Ok(1).into()).0.make())
+                };
+                let (second, other) = counter();
+                let pending = completion.poll(if moves { &other } else { &waker }).is_pending();
+                publisher.join().expect("the publisher does not panic");
+                let calls = [&first, &second].map(|count| count.0.load(Ordering::SeqCst));
+                assert!(!pending || calls[usize::from(moves)] > 0, "a pending poll was never woken: {calls:?}");
+                assert_eq!(completion.poll(&waker), Poll::Ready(Ok(1)));
+                assert_eq!(completion.leave(), Last::Yes);
+            });
+        }
+    }
+
     /// The second of two wakers is the one that counts.
     #[test]
     fn a_new_waker_replaces_the_old_one() {
@@ -561,7 +607,7 @@ mod loom_models {
             assert!(completion.poll(&first).is_pending());
             let publisher = {
                 let completion = completion.clone();
-                thread::spawn(move || completion.publish(Ok(1)).0.make())
+                thread::spawn(move || completion.publish(Ok(1).into()).0.make())
             };
             let (count, second) = counter();
             let pending = completion.poll(&second).is_pending();
@@ -579,7 +625,7 @@ mod loom_models {
             let completion = live();
             let publisher = {
                 let completion = completion.clone();
-                thread::spawn(move || completion.publish(Err(Errno(5))).1)
+                thread::spawn(move || completion.publish(Err(Errno(5)).into()).1)
             };
             let mine = completion.leave();
             let theirs = publisher.join().expect("the publisher does not panic");
@@ -596,7 +642,7 @@ mod loom_models {
                 let completion = completion.clone();
                 thread::spawn(move || {
                     let begun = completion.begin();
-                    completion.publish(if begun { Ok(1) } else { Err(Errno(125)) });
+                    completion.publish(if begun { Ok(1) } else { Err(Errno(125)) }.into());
                     begun
                 })
             };

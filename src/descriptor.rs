@@ -288,7 +288,16 @@ impl OpenFile {
     ///
     /// # Errors
     /// No backend may serve it: the policy requires one that cannot, or a strict engine would have to pass one over.
+    #[inline(always)]
     pub(crate) fn first_step(&self, shape: &Shape, memory: &[IoVec], class: Class) -> io::Result<First> {
+        match self.first_of_plan(shape, memory, class) {
+            Some(first) => Ok(first),
+            None => self.first_of_all(shape, memory, class),
+        }
+    }
+
+    /// The same, whatever the file has taught, and whatever is asked for.
+    fn first_of_all(&self, shape: &Shape, memory: &[IoVec], class: Class) -> io::Result<First> {
         if shape.kind == OpKind::Open {
             // There is no file yet whose route could be asked.
             return Ok(First::at(self.core.pool));
@@ -304,9 +313,6 @@ impl OpenFile {
             } else {
                 Err(self.misaligned(shape, memory).into())
             };
-        }
-        if let Some(first) = self.first_of_plan(shape, class) {
-            return Ok(first);
         }
         let (over, unfit) = (self.passed_over(class), self.unfit(shape.how));
         let reach = self.extent.reach(shape.kind, shape.position, shape.length());
@@ -338,10 +344,12 @@ impl OpenFile {
 
     /// What by far the most requests begin with: the first of the plan, where the file has taught nothing that speaks against
     /// it, and nothing special is asked for.
-    #[inline]
-    fn first_of_plan(&self, shape: &Shape, class: Class) -> Option<First> {
+    #[inline(always)]
+    fn first_of_plan(&self, shape: &Shape, memory: &[IoVec], class: Class) -> Option<First> {
         let step = self.plans[class as usize].steps.first()?;
-        if shape.how != How::default() || !self.learned.is_blank(class) || !self.offers(step, shape.kind) {
+        let misaligned = || shape.kind.is_transfer() && self.is_misaligned(shape.kind, shape.position, memory);
+        let special = shape.how != How::default() || shape.kind == OpKind::Open;
+        if special || !self.learned.is_blank(class) || !self.offers(step, shape.kind) || misaligned() {
             return None;
         }
         let reach = self.extent.reach(shape.kind, shape.position, shape.length());

@@ -269,22 +269,17 @@ impl<T: Operation> Op<T> {
         if matches!(&self.stage, Stage::Fresh(Fresh { ticket: Some(_), .. })) && waker.is_none() {
             return Ok(());
         }
-        let Some(fresh) = self.take_fresh() else { return Ok(()) };
+        let Stage::Fresh(fresh) = &self.stage else { return Ok(()) };
         let core = fresh.file.core.clone();
-        match begin(fresh, waker) {
+        match begin(&mut self.stage, waker) {
             Begun::Over(output, served_by) => self.stage = Stage::Ended(core, output, served_by),
-            Begun::Sent(sent) => {
-                self.stage = Stage::Sent(sent);
+            Begun::OnItsWay => {
                 if let Stage::Sent(sent) = &self.stage {
                     sent.flush_many();
                 }
             }
-            Begun::Streams(streaming) => self.stage = Stage::Streaming(streaming),
-            Begun::Waits(fresh) => self.stage = Stage::Fresh(fresh),
-            Begun::Busy(fresh) => {
-                self.stage = Stage::Fresh(fresh);
-                return Err(NoRoom);
-            }
+            Begun::Waits => {}
+            Begun::Busy => return Err(NoRoom),
         }
         Ok(())
     }
@@ -391,19 +386,15 @@ impl<T: Operation> Op<T> {
                 *trace = result();
             }
         };
-        if let Some(fresh) = self.take_fresh() {
-            match begin(fresh, Some(waker)) {
+        if let Stage::Fresh(_) = &self.stage {
+            match begin(&mut self.stage, Some(waker)) {
                 Begun::Over(output, served_by) => {
                     tell(&mut || Trace::of(served_by));
                     return Poll::Ready(output);
                 }
-                Begun::Waits(fresh) => {
-                    self.stage = Stage::Fresh(fresh);
-                    return Poll::Pending;
-                }
-                Begun::Sent(sent) => self.stage = Stage::Sent(sent),
-                Begun::Streams(streaming) => self.stage = Stage::Streaming(streaming),
-                Begun::Busy(..) => unreachable!("with a waker it gets in line"),
+                Begun::Waits => return Poll::Pending,
+                Begun::OnItsWay => {}
+                Begun::Busy => unreachable!("with a waker it gets in line"),
             }
         }
         match &mut self.stage {
@@ -435,14 +426,16 @@ impl<T: Operation> Op<T> {
             Stage::Over => panic!("polled after its result was returned"),
         }
     }
+}
 
+impl<T: Operation> Stage<T> {
     /// Takes out what has not begun. In its place, for the rest of a stage is large and moves at each step otherwise.
     fn take_fresh(&mut self) -> Option<Fresh<T>> {
-        let Stage::Fresh(fresh) = &mut self.stage else { return None };
+        let Self::Fresh(fresh) = self else { return None };
         // SAFETY: it is read once, and where it was read from is written over without a drop.
         unsafe {
             let fresh = ptr::read(fresh);
-            ptr::write(&raw mut self.stage, Stage::Over);
+            ptr::write(self, Self::Over);
             Some(fresh)
         }
     }

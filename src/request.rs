@@ -17,7 +17,7 @@ pub(crate) use foreign::{contain, is_in_foreign_code, wake, wake_by_ref};
 pub use kind::{OpKind, RawHandle, RequestId};
 pub(crate) use owner::{Anomaly, Owner};
 
-use crate::completion::{Errno, Last, Outcome};
+use crate::completion::{Answer, Errno, Last, Outcome};
 use crate::how::{Durability, How, Priority};
 use crate::memory::{IoVec, MOST_IOVECS, Ranges};
 use crate::metadata::{Advice, Metadata};
@@ -589,7 +589,7 @@ impl Request {
     pub fn complete(mut self, outcome: Outcome) {
         let _held = crate::events::hold();
         let outcome = self.answered(outcome);
-        settle::end(self, outcome);
+        settle::end(self, outcome.into());
     }
 
     /// A backend has answered: nobody uses the memory any more. Returns what is believed of it.
@@ -624,11 +624,11 @@ impl Request {
 
     /// Publishes the result without asking the owner; frees the slot where nobody waits.
     #[inline]
-    pub(crate) fn publish(self, outcome: Outcome) {
+    pub(crate) fn publish(self, answer: Answer) {
         let slot = self.slot;
         std::mem::forget(self);
         // SAFETY: the slot lives until its last owner frees it, and we are one of them until `publish` returns.
-        let (call, last) = unsafe { slot.as_ref() }.completion.publish(outcome);
+        let (call, last) = unsafe { slot.as_ref() }.completion.publish(answer);
         if last == Last::Yes {
             // SAFETY: we are the last owner.
             unsafe { free(slot) };
@@ -700,18 +700,18 @@ impl Request {
 
 /// Ends several requests, as [`Request::complete`] does with one; empties the list.
 #[allow(dead_code, reason = "for POSIX AIO, which is not everywhere")]
-pub(crate) fn complete_all(done: &mut Vec<(Request, Outcome)>) {
+pub(crate) fn complete_all(done: &mut Vec<(Request, Answer)>) {
     complete_by(done, settle::settle);
 }
 
 /// The same for requests that are all of one engine.
-pub(crate) fn complete_all_of<W: Witness>(engine: &Arc<W>, done: &mut Vec<(Request, Outcome)>) {
+pub(crate) fn complete_all_of<W: Witness>(engine: &Arc<W>, done: &mut Vec<(Request, Answer)>) {
     complete_by(done, |done| settle::settle_of(Some(engine), done));
 }
 
-fn complete_by(done: &mut Vec<(Request, Outcome)>, settle: impl FnOnce(&mut Vec<(Request, Outcome)>)) {
+fn complete_by(done: &mut Vec<(Request, Answer)>, settle: impl FnOnce(&mut Vec<(Request, Answer)>)) {
     let _held = crate::events::hold();
-    done.iter_mut().for_each(|(request, outcome)| *outcome = request.answered(*outcome));
+    done.iter_mut().for_each(|(request, answer)| *answer = request.answered((*answer).into()).into());
     settle(done);
 }
 

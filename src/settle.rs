@@ -10,7 +10,7 @@
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
-use crate::completion::Outcome;
+use crate::completion::{Answer, Outcome};
 use crate::request::{Owner, Place, Request};
 
 /// What is to be counted of requests of one lane that were judged.
@@ -69,7 +69,7 @@ thread_local! {
     /// This thread is in a backend's `submit`: what ends meanwhile waits.
     static DEFERS: Cell<bool> = const { Cell::new(false) };
     /// What has ended meanwhile.
-    static ENDED: RefCell<Vec<(Request, Outcome)>> = const { RefCell::new(Vec::new()) };
+    static ENDED: RefCell<Vec<(Request, Answer)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// While it lives, requests that end on this thread wait for [`settle_deferred`].
@@ -108,14 +108,14 @@ impl Drop for Deferring {
 
 /// Ends a request: now, or, inside a backend's `submit`, soon.
 #[inline]
-pub(crate) fn end(request: Request, outcome: Outcome) {
-    let mut ended = Some((request, outcome));
+pub(crate) fn end(request: Request, answer: Answer) {
+    let mut ended = Some((request, answer));
     if DEFERS.get() {
         // Without the list, at a thread's end, they end at once.
         let _ = ENDED.try_with(|list| list.borrow_mut().extend(ended.take()));
     }
-    if let Some((request, outcome)) = ended {
-        settle_one(request, outcome);
+    if let Some((request, answer)) = ended {
+        settle_one(request, answer);
     }
 }
 
@@ -143,15 +143,15 @@ pub(crate) fn settle_deferred() {
     });
 }
 
-fn settle_one(mut request: Request, outcome: Outcome) {
+fn settle_one(mut request: Request, answer: Answer) {
     // Not the owner itself: who has the result may drop the file, and its descriptor is closed then and there.
     let witness = request.owner().witness();
     let mut tally = Tally::of(request.body().trail.place);
-    let verdict = request.judge(outcome, &mut tally);
+    let verdict = request.judge(answer.into(), &mut tally);
     tell(witness.as_ref(), &tally);
     match verdict {
         Some(outcome) => {
-            request.publish(outcome);
+            request.publish(outcome.into());
             if let Some(witness) = witness {
                 witness.published(1);
             }
@@ -161,10 +161,10 @@ fn settle_one(mut request: Request, outcome: Outcome) {
 }
 
 /// Ends requests of one engine, or of several; empties the list.
-pub(crate) fn settle(ended: &mut Vec<(Request, Outcome)>) {
+pub(crate) fn settle(ended: &mut Vec<(Request, Answer)>) {
     while let Some((first, _)) = ended.first() {
         let slab = Arc::as_ptr(first.owner().slab());
-        let is_same = |(request, _): &&(Request, Outcome)| std::ptr::eq(Arc::as_ptr(request.owner().slab()), slab);
+        let is_same = |(request, _): &&(Request, Answer)| std::ptr::eq(Arc::as_ptr(request.owner().slab()), slab);
         let witness = first.owner().witness();
         let count = ended.iter().take_while(is_same).count();
         if count == ended.len() {
@@ -176,19 +176,19 @@ pub(crate) fn settle(ended: &mut Vec<(Request, Outcome)>) {
 }
 
 /// Ends requests of one engine; empties the list.
-pub(crate) fn settle_of<W: Witness + ?Sized>(engine: Option<&Arc<W>>, ended: &mut Vec<(Request, Outcome)>) {
+pub(crate) fn settle_of<W: Witness + ?Sized>(engine: Option<&Arc<W>>, ended: &mut Vec<(Request, Answer)>) {
     let _suspended = Deferring::suspend();
     let Some((first, _)) = ended.first() else { return };
     let mut tally = Tally::of(first.body().trail.place);
-    let goes_on = |(request, outcome): &mut (Request, Outcome)| {
+    let goes_on = |(request, answer): &mut (Request, Answer)| {
         let place = request.body().trail.place;
         if place != tally.place {
             tell(engine, &tally);
             tally = Tally::of(place);
         }
-        match request.judge(*outcome, &mut tally) {
+        match request.judge((*answer).into(), &mut tally) {
             Some(verdict) => {
-                *outcome = verdict;
+                *answer = verdict.into();
                 false
             }
             None => true,
@@ -197,7 +197,7 @@ pub(crate) fn settle_of<W: Witness + ?Sized>(engine: Option<&Arc<W>>, ended: &mu
     ended.extract_if(.., goes_on).for_each(|(request, _)| resubmit(request));
     tell(engine, &tally);
     let count = ended.len() as u64;
-    ended.drain(..).for_each(|(request, outcome)| request.publish(outcome));
+    ended.drain(..).for_each(|(request, answer)| request.publish(answer));
     if let Some(engine) = engine {
         engine.published(count);
     }

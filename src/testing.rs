@@ -156,8 +156,8 @@ impl Bench {
         backend.reap(wait, &mut completions);
         let unknown = completions.unknown;
         let count = claimed.len();
-        for (request, outcome) in claimed {
-            request.complete(outcome);
+        for (request, answer) in claimed {
+            request.complete(answer.into());
         }
         (count, unknown)
     }

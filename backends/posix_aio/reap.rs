@@ -14,7 +14,7 @@ use super::seats::Leaving;
 use super::suspend::{List, Phase};
 use super::{Shared, State, probe};
 use crate::backends::THREAD_PREFIX;
-use crate::completion::{Errno, Outcome};
+use crate::completion::{Answer, Errno, Outcome};
 use crate::request::{Request, RequestId, complete_all, contain};
 use crate::sync::MutexGuard;
 
@@ -75,12 +75,12 @@ impl Leaving {
 }
 
 /// Ends requests. Not under the lock: wakers run in here.
-pub(super) fn finish(done: &mut Vec<(Request, Outcome)>) {
+pub(super) fn finish(done: &mut Vec<(Request, Answer)>) {
     contain(|| complete_all(done));
 }
 
 /// Sleeps until there is something to end. `false`: there will never be anything.
-fn collect(shared: &Shared, done: &mut Vec<(Request, Outcome)>, leaving: &mut Leaving, list: &mut List) -> bool {
+fn collect(shared: &Shared, done: &mut Vec<(Request, Answer)>, leaving: &mut Leaving, list: &mut List) -> bool {
     let mut state = shared.lock();
     loop {
         state.wake_up();
@@ -146,7 +146,7 @@ impl State {
         &mut self,
         shared: &Shared,
         id: RequestId,
-        done: &mut Vec<(Request, Outcome)>,
+        done: &mut Vec<(Request, Answer)>,
         leaving: &mut Leaving,
     ) -> Option<(Request, Outcome)> {
         self.bell.settle(&mut self.seats);

@@ -25,7 +25,7 @@ use super::probe::Limits;
 use super::submit::describe;
 use super::suspend::called::Ring;
 use crate::backend::CancelOutcome;
-use crate::completion::{Errno, Outcome};
+use crate::completion::{Answer, Errno, Outcome};
 use crate::request::{Request, RequestId};
 use send::Staged;
 
@@ -283,12 +283,12 @@ impl Seats {
     }
 
     /// Takes what is over. Only for the reaper, while it is awake.
-    pub(super) fn harvest(&mut self, done: &mut Vec<(Request, Outcome)>) {
+    pub(super) fn harvest(&mut self, done: &mut Vec<(Request, Answer)>) {
         self.listed = false;
         self.free.append(&mut self.limbo);
         for seat in 0..self.seats.len() {
             while let Some((request, outcome)) = self.take_first(seat) {
-                done.push((request, outcome));
+                done.push((request, outcome.into()));
             }
         }
     }
@@ -297,14 +297,14 @@ impl Seats {
     pub(super) fn harvest_one(
         &mut self,
         id: RequestId,
-        done: &mut Vec<(Request, Outcome)>,
+        done: &mut Vec<(Request, Answer)>,
     ) -> Option<(Request, Outcome)> {
         let (seat, _) = self.place(id)?;
         while let Some((request, outcome)) = self.take_first(seat) {
             if request.id() == id {
                 return Some((request, outcome));
             }
-            done.push((request, outcome));
+            done.push((request, outcome.into()));
         }
         None
     }
@@ -378,7 +378,7 @@ impl Seats {
     }
 
     /// Ends a request that has not begun: it is in `done` then.
-    pub(super) fn cancel(&mut self, id: RequestId, done: &mut Vec<(Request, Outcome)>) -> CancelOutcome {
+    pub(super) fn cancel(&mut self, id: RequestId, done: &mut Vec<(Request, Answer)>) -> CancelOutcome {
         for place in 0..self.backlog.len() {
             let fd = self.backlog[place];
             let waiting = &mut self.files.of(fd).waiting;
@@ -388,7 +388,7 @@ impl Seats {
                 self.backlog.remove(place);
             }
             self.held -= 1;
-            done.push((request, Err(Errno(libc::ECANCELED))));
+            done.push((request, Err(Errno(libc::ECANCELED)).into()));
             return CancelOutcome::Cancelled;
         }
         match self.place(id) {
@@ -402,7 +402,7 @@ impl Seats {
     }
 
     /// Takes one request back that has not begun.
-    fn cancel_one(&mut self, seat: usize, place: usize, done: &mut Vec<(Request, Outcome)>) -> CancelOutcome {
+    fn cancel_one(&mut self, seat: usize, place: usize, done: &mut Vec<(Request, Answer)>) -> CancelOutcome {
         let block = self.seats[seat].flights[place].block;
         // SAFETY: the block is in flight.
         let answer = unsafe { cancel(self.seats[seat].line, Some(&self.blocks[block])) };
@@ -417,7 +417,7 @@ impl Seats {
             }
         };
         if let Some(flight) = self.seats[seat].flights.remove(place) {
-            done.push((self.land(flight), outcome));
+            done.push((self.land(flight), outcome.into()));
         }
         self.free_if_empty(seat);
         if outcome == Err(Errno(libc::ECANCELED)) { CancelOutcome::Cancelled } else { CancelOutcome::Done }
@@ -428,7 +428,7 @@ impl Seats {
     /// glibc loses what is queued behind a request that is cancelled while it waits for a thread as the first of its
     /// descriptor (`__aio_remove_request` marks the next one as runnable and puts it on no list). Cancelling all of a
     /// descriptor leaves nothing behind that could be lost.
-    fn cancel_queue(&mut self, seat: usize, id: RequestId, done: &mut Vec<(Request, Outcome)>) -> CancelOutcome {
+    fn cancel_queue(&mut self, seat: usize, id: RequestId, done: &mut Vec<(Request, Answer)>) -> CancelOutcome {
         // SAFETY: no block is named.
         if let Ok(Cancelled::Ended) | Err(_) = unsafe { cancel(self.seats[seat].line, None) } {
             // All of it was over; the reaper is about to collect it.
@@ -443,14 +443,14 @@ impl Seats {
                 None => self.seats[seat].flights.push_back(flight),
                 Some(Err(Errno(libc::ECANCELED))) if asked => {
                     outcome = CancelOutcome::Cancelled;
-                    done.push((self.land(flight), Err(Errno(libc::ECANCELED))));
+                    done.push((self.land(flight), Err(Errno(libc::ECANCELED)).into()));
                 }
                 Some(Err(Errno(libc::ECANCELED))) => self.send_again(seat, flight),
                 Some(other) => {
                     if asked {
                         outcome = CancelOutcome::Done;
                     }
-                    done.push((self.land(flight), other));
+                    done.push((self.land(flight), other.into()));
                 }
             }
         }

@@ -7,7 +7,7 @@ use super::Core;
 use super::completing::{Completing, is_completing};
 use super::lane::Lane;
 use crate::backend::{Completions, Wait};
-use crate::completion::Outcome;
+use crate::completion::Answer;
 use crate::events::{self, Event};
 use crate::request::{Request, complete_all_of};
 use crate::settle;
@@ -18,7 +18,7 @@ pub(crate) const REAP_MAX: usize = 256;
 
 thread_local! {
     /// Memory of the list of what a backend gives back. Empty between two uses.
-    static CLAIMED: Cell<Vec<(Request, Outcome)>> = const { Cell::new(Vec::new()) };
+    static CLAIMED: Cell<Vec<(Request, Answer)>> = const { Cell::new(Vec::new()) };
 }
 
 impl Core {

@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
@@ -19,29 +19,28 @@ use crate::router::policy::Class;
 use crate::slot::{Slot, Ticket};
 use crate::trace::Trace;
 
-use super::Fresh;
 use super::launch::Launch;
-use super::sent::Sent;
 use super::streaming::Streaming;
+use super::{Fresh, Stage};
 
 /// How the first poll ended.
-pub(super) enum Begun<T: Operation> {
-    /// The result, and who is to be named for it.
-    Over(T::Output, &'static str),
-    /// The request is on its way: to be polled.
-    Sent(Sent),
-    /// It is in a stream's queue: to be polled.
-    Streams(Streaming<T>),
+pub(super) enum Begun<O> {
+    /// The result, and who is to be named for it. The stage is over.
+    Over(O, &'static str),
+    /// It has begun, and is to be polled: the request is on its way, or it is in a stream's queue.
+    OnItsWay,
     /// It is in line for a slot, and the waker is registered.
-    Waits(Fresh<T>),
+    Waits,
     /// Nothing has happened: there is no slot, and nobody who would wait for one.
-    Busy(Fresh<T>),
+    Busy,
 }
 
-/// The first poll: everything that needs no backend, then the request. Comes back while it waits for a slot, for which it
-/// gets in line with `waker`; without a waker it never does.
-pub(super) fn begin<T: Operation>(fresh: Fresh<T>, waker: Option<&Waker>) -> Begun<T> {
-    let Fresh { file, mut operation, mut ticket, mut done } = fresh;
+/// The first poll of what is [`Fresh`](Stage::Fresh): everything that needs no backend, then the request. Comes back while it
+/// waits for a slot, for which it gets in line with `waker`; without a waker it never does.
+///
+/// In place: what moves from place to place as a whole, just written part by part, is waited for by the processor.
+pub(super) fn begin<T: Operation>(stage: &mut Stage<T>, waker: Option<&Waker>) -> Begun<T::Output> {
+    let Stage::Fresh(Fresh { file, operation, ticket, done }) = stage else { return Begun::OnItsWay };
     let (mut shape, mut memory) = (operation.shape(), Ranges::default());
     // Such a file appends anyway, in its own order.
     shape.how.append &= !file.facts.append;
@@ -54,67 +53,82 @@ pub(super) fn begin<T: Operation>(fresh: Fresh<T>, waker: Option<&Waker>) -> Beg
         };
         let refused = refused.or_else(|| operation.at_once().map(|outcome| outcome.map_err(io::Error::from)));
         if let Some(result) = refused {
-            return Begun::Over(operation.finish(result), Trace::NONE);
+            return over(stage, result, Trace::NONE);
         }
-        if waker.is_none() && is_irrevocable(&file, &shape) {
-            let Poll::Ready(slot) = acquire(&file.core, &mut ticket, None) else {
-                return Begun::Busy(Fresh { file, operation, ticket, done });
-            };
+        if waker.is_none() && is_irrevocable(file, &shape) {
+            let Poll::Ready(slot) = acquire(&file.core, ticket, None) else { return Begun::Busy };
             reserved = Some(NonNull::from(slot));
         }
-        if !enter(&file, shape.kind) {
-            give_back(&file, reserved);
-            return Begun::Over(operation.finish(Err(Errno(libc::EBADF).into())), Trace::NONE);
+        if !enter(file, shape.kind) {
+            give_back(file, reserved);
+            return over(stage, Err(Errno(libc::EBADF).into()), Trace::NONE);
         }
     } else if let Err(error) = file.core.check() {
         // Its turn might never come: the slots may be those of operations that nobody looks after any more.
-        forsake(&file, shape.kind, ticket);
-        return Begun::Over(operation.finish(Err(error.into())), Trace::NONE);
+        forsake(file, shape.kind, ticket.take());
+        return over(stage, Err(error.into()), Trace::NONE);
     }
     if ticket.is_none() && shape.kind.is_transfer() {
         if let Some(stream) = &file.stream {
             if let Err(error) = file.allows_streams(&shape) {
                 file.end();
-                return Begun::Over(operation.finish(Err(error)), Trace::NONE);
+                return over(stage, Err(error), Trace::NONE);
             }
             let place = stream.enter(shape.kind);
-            return Begun::Streams(Streaming::new(file, operation, shape, place));
+            if let Some(Fresh { file, operation, .. }) = stage.take_fresh() {
+                *stage = Stage::Streaming(Streaming::new(file, operation, shape, place));
+            }
+            return Begun::OnItsWay;
         }
         // SAFETY: `operation` lends its memory for the call.
         match unsafe { file.inline(&shape, memory.left()) } {
             // A looping write goes on where this one stopped.
-            Some(Ok(n)) if shape.whole && shape.kind == OpKind::Write && n > 0 && n < shape.length() => done = n,
+            Some(Ok(n)) if shape.whole && shape.kind == OpKind::Write && n > 0 && n < shape.length() => *done = n,
             Some(outcome) => {
-                give_back(&file, reserved);
+                give_back(file, reserved);
                 file.end();
-                return Begun::Over(operation.finish(outcome.map_err(io::Error::from)), Trace::INLINE);
+                return over(stage, outcome.map_err(io::Error::from), Trace::INLINE);
             }
             None => {}
         }
     }
     let slot = match reserved {
         Some(slot) => slot,
-        None => match acquire(&file.core, &mut ticket, waker) {
+        None => match acquire(&file.core, ticket, waker) {
             Poll::Ready(slot) => NonNull::from(slot),
             Poll::Pending if waker.is_none() => {
-                leave(&file, shape.kind);
-                return Begun::Busy(Fresh { file, operation, ticket, done });
+                leave(file, shape.kind);
+                return Begun::Busy;
             }
-            Poll::Pending => return Begun::Waits(Fresh { file, operation, ticket, done }),
+            Poll::Pending => return Begun::Waits,
         },
     };
     let first = match file.first_step(&shape, memory.left(), Class::of(shape.kind, shape.position.is_some())) {
         Ok(first) => first,
         Err(error) => {
-            give_back(&file, Some(slot));
-            leave(&file, shape.kind);
-            return Begun::Over(operation.finish(Err(error)), Trace::NONE);
+            give_back(file, Some(slot));
+            leave(file, shape.kind);
+            return over(stage, Err(error), Trace::NONE);
         }
     };
     let gate = file.gate(&shape, first);
-    let launch = Launch { shape, done, first, gate, expected: waker.and_then(expect) };
-    // SAFETY: `file` keeps the slab, and moves into the slot that was just acquired there.
-    Begun::Sent(unsafe { launch.send(file, slot, operation) })
+    let launch = Launch { shape: &shape, done: *done, first, gate, expected: waker.and_then(expect) };
+    // SAFETY: file and operation move out of the stage, which is written over without a drop, first by one that has none.
+    // `file` keeps the slab, and moves into the slot that was just acquired there.
+    unsafe {
+        let (file, operation) = (ptr::read(file), ptr::read(operation));
+        ptr::write(stage, Stage::Over);
+        ptr::write(stage, Stage::Sent(launch.send(file, slot, operation)));
+    }
+    Begun::OnItsWay
+}
+
+/// Finishes the operation of a stage that is still fresh.
+fn over<T: Operation>(stage: &mut Stage<T>, result: io::Result<u64>, by: &'static str) -> Begun<T::Output> {
+    match stage.take_fresh() {
+        Some(fresh) => Begun::Over(fresh.operation.finish(result), by),
+        None => unreachable!("it is taken once, at the end"),
+    }
 }
 
 /// Whom to wake. `None`, where the waker panics: the poll does it again, and lets that through.

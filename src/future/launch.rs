@@ -17,8 +17,8 @@ use crate::stream::StepMemory;
 use super::sent::{Flush, Sent};
 
 /// A request about to be made.
-pub(super) struct Launch {
-    pub(super) shape: Shape,
+pub(super) struct Launch<'a> {
+    pub(super) shape: &'a Shape,
     /// Bytes that are transferred already.
     pub(super) done: u64,
     pub(super) first: First,
@@ -27,11 +27,12 @@ pub(super) struct Launch {
     pub(super) expected: Option<Expected>,
 }
 
-impl Launch {
+impl Launch<'_> {
     /// Makes the request and queues it.
     ///
     /// # Safety
     /// The slot was acquired from the slab of the file's engine, and nobody else uses it.
+    #[inline(always)]
     pub(super) unsafe fn send<T: Operation>(self, file: Arc<OpenFile>, slot: NonNull<Slot>, operation: T) -> Sent {
         let shape = self.shape;
         let First { backend, nowait, reasons, .. } = self.first;
