@@ -498,7 +498,7 @@ impl OpenFile {
 
     /// What the order gate has to do for an operation.
     #[inline]
-    pub(crate) fn gate(&self, shape: &Shape, first: First) -> order::Class {
+    pub(crate) fn gate(&self, shape: &Shape, first: &First) -> order::Class {
         match shape.kind {
             OpKind::Close => order::Class::Last,
             OpKind::SyncAll | OpKind::SyncData | OpKind::SyncRange => order::Class::Barrier,
@@ -557,7 +557,7 @@ impl OpenFile {
     }
 
     /// Sends a request on its way, of which its file has said how it begins.
-    pub(crate) fn submit(&self, mut request: Request, first: First) {
+    pub(crate) fn submit(&self, mut request: Request, first: &First) {
         if request.kind().is_transfer() {
             // What the caller has written of it may have left a rest that is misaligned.
             let rest = request.body().done > 0;

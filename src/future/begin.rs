@@ -103,12 +103,13 @@ pub(super) fn begin<T: Operation>(stage: &mut Stage<T>, waker: Option<&Waker>) -
             Poll::Pending => return Begun::Waits,
         },
     };
-    let first = match file.first_step(&shape, memory.left(), Class::of(shape.kind, shape.position.is_some())) {
+    let first = file.first_step(&shape, memory.left(), Class::of(shape.kind, shape.position.is_some()));
+    let first = match &first {
         Ok(first) => first,
-        Err(error) => {
+        Err(_) => {
             give_back(file, Some(slot));
             leave(file, shape.kind);
-            return over(stage, Err(error), Trace::NONE);
+            return over(stage, first.map(|_| 0), Trace::NONE);
         }
     };
     let gate = file.gate(&shape, first);

@@ -21,7 +21,7 @@ pub(super) struct Launch<'a> {
     pub(super) shape: &'a Shape,
     /// Bytes that are transferred already.
     pub(super) done: u64,
-    pub(super) first: First,
+    pub(super) first: &'a First,
     pub(super) gate: crate::order::Class,
     /// Whom to wake; `None`: a later poll says so.
     pub(super) expected: Option<Expected>,
@@ -35,7 +35,7 @@ impl Launch<'_> {
     #[inline(always)]
     pub(super) unsafe fn send<T: Operation>(self, file: Arc<OpenFile>, slot: NonNull<Slot>, operation: T) -> Sent {
         let shape = self.shape;
-        let First { backend, nowait, reasons, .. } = self.first;
+        let &First { backend, nowait, reasons, .. } = self.first;
         // SAFETY: the file keeps the slab. It moves into the slot, and stays there until both sides have left; we are the
         // future side.
         let slot = unsafe { slot.as_ref() };
@@ -92,7 +92,7 @@ impl Launch<'_> {
 
     /// Makes the request of a stream's step and sends it: one ordinary transfer from or to the stream's own memory, which
     /// the owner takes out of the slot at the request's end.
-    pub(super) fn step(file: &Arc<OpenFile>, slot: &Slot, kind: OpKind, step: StepMemory, first: First) -> Sent {
+    pub(super) fn step(file: &Arc<OpenFile>, slot: &Slot, kind: OpKind, step: StepMemory, first: &First) -> Sent {
         // SAFETY: the slot is activated and not started: both cells are ours. The vector's memory stays where it is.
         let request = unsafe {
             let base = slot.store(step.memory).as_mut().as_mut_ptr();

@@ -251,7 +251,7 @@ impl<T: Operation> Streaming<T> {
         self.file.raise_fallback(Reason::NowaitUnsupported, None, Trace::INLINE, first.backend, self.shape.kind);
         // SAFETY: the operation lends the rest of its memory; it is first, and there is no step. The step ends by its request.
         let memory = unsafe { stream.begin_step(&core.driver, self.place, transfer) };
-        self.step = Some(Launch::step(&self.file, slot, self.shape.kind, memory, first));
+        self.step = Some(Launch::step(&self.file, slot, self.shape.kind, memory, &first));
         Ok(true)
     }
 
