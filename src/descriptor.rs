@@ -204,6 +204,12 @@ impl OpenFile {
         Some(Err(Errno(error)))
     }
 
+    /// Whether reads may complete in the caller's thread.
+    #[inline]
+    pub(crate) fn reads_in_the_caller(&self) -> bool {
+        self.plans[Class::Read as usize].inline != Inline::Never
+    }
+
     /// Tries to complete a transfer in the caller's thread. Returns the bytes transferred, and whether that is all.
     ///
     /// # Safety

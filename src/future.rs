@@ -128,6 +128,15 @@ impl<T: Operation> Op<T> {
     /// # Ok(()) }
     /// ```
     pub fn wait(mut self) -> T::Output {
+        if let Stage::Fresh(Fresh { file, .. }) = &self.stage
+            && file.reads_in_the_caller()
+        {
+            // What is over at once needs nobody who drives.
+            let _held = events::hold();
+            if let Begun::Over(output, _) = begin(&mut self.stage, None) {
+                return output;
+            }
+        }
         match (self.core(), self.over()) {
             (Some(core), None) => driver::block_on_one(&core, &mut self, |op| op.awaits()),
             (_, Some((output, _))) => output,
