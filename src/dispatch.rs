@@ -5,6 +5,7 @@
 
 mod completing;
 mod flush;
+mod inbox;
 mod lane;
 mod lifetime;
 #[cfg(all(test, polyaio_loom))]

@@ -573,6 +573,16 @@ impl Request {
         slot.completion.claim(id.generation()).then(|| unsafe { Self::from_slot(slot) })
     }
 
+    /// Gives the request up: whoever makes it anew of its slot owns it from then on.
+    #[inline]
+    pub(crate) fn give_up(self, slab: &Slab) -> &Slot {
+        debug_assert!(slab.find(self.id()).is_some_and(|slot| std::ptr::eq(slot, self.slot())), "of another engine");
+        let slot = self.slot;
+        std::mem::forget(self);
+        // SAFETY: a slot lives as long as its slab, which is this one.
+        unsafe { slot.as_ref() }
+    }
+
     /// For who serves an [`OpKind::Close`]: tells all that have something of the descriptor, just before it is closed.
     pub(crate) fn announce_close(&self) {
         self.owner().closing();

@@ -18,19 +18,22 @@ use crate::completion::Completion;
 use crate::request::{Body, Extra, Owner, RequestId, wake};
 use crate::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use crate::sync::{Mutex, UnsafeCell, lock};
-use free::{Below, Free, Refused};
+pub(crate) use free::Below;
+use free::{Free, Refused};
 
 /// Slots in the first chunk; each further chunk is twice the one before it.
 const FIRST_CHUNK: u32 = 64;
 /// 64 · (2^15 − 1) slots at the most: two million.
 const CHUNKS: usize = 15;
+/// Slots of an engine at the most.
+pub(crate) const MOST_SLOTS: usize = (FIRST_CHUNK as usize) * ((1 << CHUNKS) - 1);
 
 /// One request's memory.
 pub(crate) struct Slot {
     pub(crate) completion: Completion,
     pub(crate) index: u32,
-    /// While it is free.
-    below: Below,
+    /// While it is free, or in the inbox of a queue.
+    pub(crate) below: Below,
     /// Who holds the [`Request`](crate::Request) owns the body; after the end, the future side until it leaves, and then who
     /// frees the slot.
     pub(crate) body: UnsafeCell<Body>,
@@ -236,8 +239,7 @@ pub(crate) type Ticket = u64;
 
 impl Slab {
     pub(crate) fn new(capacity: usize) -> Self {
-        let most = (FIRST_CHUNK as usize) * ((1 << CHUNKS) - 1);
-        let capacity = u32::try_from(capacity.clamp(1, most)).unwrap_or(u32::MAX);
+        let capacity = u32::try_from(capacity.clamp(1, MOST_SLOTS)).unwrap_or(u32::MAX);
         Self {
             chunks: std::array::from_fn(|_| AtomicPtr::new(std::ptr::null_mut())),
             made: AtomicU32::new(0),
@@ -398,6 +400,15 @@ impl Slab {
             Some(waiter) => waiter.slot = Some(index),
             None => self.free.put_locked(index, &self.slot(index).below),
         }
+    }
+
+    /// The slot at a place.
+    ///
+    /// # Safety
+    /// The slot was made.
+    #[inline]
+    pub(crate) unsafe fn slot_at(&self, index: u32) -> &Slot {
+        self.slot(index)
     }
 
     /// A slot that was made.

@@ -58,7 +58,8 @@ impl Core {
         let Some(backend) = &lane.backend else { return false };
         let last_resort = std::ptr::eq(lane, &raw const self.lanes[usize::from(self.pool)]);
         let monitor = (!last_resort && lane.capabilities.may_block).then_some(&lane.monitor);
-        lane.pending.flush(&Submission { slab: &self.slab, lane, backend: backend.as_ref(), monitor, attended })
+        let slab = &*self.slab;
+        lane.pending.flush(slab, &Submission { slab, lane, backend: backend.as_ref(), monitor, attended })
     }
 }
 

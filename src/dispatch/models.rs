@@ -5,13 +5,18 @@
 //! (`pending.rs`); requests are numbers, and the backend has so much room. What nobody would ever submit shows at the end:
 //! everything that the backend has is completed then, and nothing may wait any more.
 
+#![allow(unsafe_code)]
+
 use std::sync::Arc;
 use std::sync::Mutex as Plain;
 
 use loom::thread;
 
+use super::inbox::Links;
 use super::pending::{Pending, Scratch, Submit};
 use crate::completion::Errno;
+use crate::slot::Below;
+use crate::sync::UnsafeCell;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
 fn model(f: impl Fn() + Sync + Send + 'static) {
@@ -27,8 +32,45 @@ struct Lane {
     room: AtomicUsize,
     /// One that the backend cannot serve.
     unsupported: Option<usize>,
+    links: Places,
     /// What happened. No model explores these locks: they are held for a moment, in which nobody switches.
     log: Plain<Log>,
+}
+
+/// Where requests are while they are in the inbox: in a place of their own, as in a slot. Loom notices if somebody looks into
+/// it who does not have it.
+#[derive(Default)]
+struct Places([Place; 5]);
+
+struct Place {
+    below: Below,
+    request: UnsafeCell<usize>,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self { below: Below::new(), request: UnsafeCell::new(0) }
+    }
+}
+
+// SAFETY: that one thread at a time uses a place is what is explored.
+unsafe impl Sync for Places {}
+
+impl Links<usize> for Places {
+    fn give_up(&self, request: usize) -> (u32, &Below) {
+        // The last is for the request of `Lane::finish`.
+        let at = request.min(self.0.len() - 1);
+        let place = &self.0[at];
+        // SAFETY: as above.
+        place.request.with_mut(|place| unsafe { *place = request });
+        (at as u32, &place.below)
+    }
+
+    unsafe fn take_back(&self, number: u32) -> (usize, &Below) {
+        let place = &self.0[number as usize];
+        // SAFETY: as above. Written, for it is the taker's now.
+        (place.request.with_mut(|place| unsafe { std::mem::replace(&mut *place, usize::MAX) }), &place.below)
+    }
 }
 
 #[derive(Default)]
@@ -48,8 +90,8 @@ impl Lane {
     }
 
     fn refusing(room: usize, unsupported: Option<usize>) -> Arc<Self> {
-        let (pending, room) = (Pending::default(), AtomicUsize::new(room));
-        Arc::new(Self { pending, room, unsupported, log: Plain::default() })
+        let (pending, room, links) = (Pending::default(), AtomicUsize::new(room), Places::default());
+        Arc::new(Self { pending, room, unsupported, links, log: Plain::default() })
     }
 
     fn log(&self) -> std::sync::MutexGuard<'_, Log> {
@@ -57,12 +99,16 @@ impl Lane {
     }
 
     fn flush(&self) {
-        while self.pending.flush(self) {}
+        while self.pending.flush(&self.links, self) {}
+    }
+
+    fn push(&self, request: usize) {
+        self.pending.push(request, &self.links);
     }
 
     /// As an operation does that is polled.
     fn send(&self, request: usize) {
-        self.pending.push(request);
+        self.push(request);
         self.flush();
     }
 
@@ -205,12 +251,12 @@ fn loom_a_withdrawn_request_holds_nothing_up() {
         lane.send(0);
         let worker = start(&lane, |lane| assert!(lane.complete()));
         let canceller = start(&lane, |lane| {
-            let withdrawn = lane.pending.withdraw(|request| *request == 1);
+            let withdrawn = lane.pending.withdraw(&lane.links, |request| *request == 1);
             lane.flush();
             lane.log().refused.extend(withdrawn.map(|request| (request, libc::ECANCELED)));
         });
-        lane.pending.push(1);
-        lane.pending.push(2);
+        lane.push(1);
+        lane.push(2);
         lane.flush();
         worker.join().expect("no panic");
         canceller.join().expect("no panic");
@@ -230,8 +276,8 @@ fn loom_a_refused_request_holds_nothing_up() {
         let lane = Lane::refusing(1, Some(1));
         lane.send(0);
         let worker = start(&lane, |lane| assert!(lane.complete()));
-        lane.pending.push(1);
-        lane.pending.push(2);
+        lane.push(1);
+        lane.push(2);
         lane.flush();
         worker.join().expect("no panic");
         let log = lane.finish();
@@ -263,12 +309,87 @@ fn loom_a_request_on_its_way_is_always_seen() {
     model(|| {
         let lane = Lane::new(1);
         lane.send(0);
-        lane.pending.push(1);
+        lane.push(1);
         let worker = start(&lane, |lane| assert!(lane.complete()));
         let flusher = start(&lane, Lane::flush);
         assert!(!lane.pending.is_empty(), "a request was overlooked");
         worker.join().expect("no panic");
         flusher.join().expect("no panic");
         assert_eq!(lane.finish().taken, [0, 1]);
+    });
+}
+
+/// The same of one that another thread puts into the inbox, of which whoever flushes takes it, before the backend has it, or
+/// gives it back.
+#[test]
+fn loom_a_request_on_its_way_in_is_always_seen() {
+    model(|| {
+        let lane = Lane::new(1);
+        lane.push(0);
+        let sender = start(&lane, |lane| {
+            lane.push(1);
+            assert!(!lane.pending.is_empty(), "its own request was overlooked");
+            lane.flush();
+        });
+        let flusher = start(&lane, Lane::flush);
+        assert!(!lane.pending.is_empty(), "a request was overlooked");
+        sender.join().expect("no panic");
+        flusher.join().expect("no panic");
+        let log = lane.finish();
+        assert_eq!(log.taken, [0, 1]);
+        assert_eq!(log.refused, []);
+    });
+}
+
+/// A look that follows another one, which has found the lane not to be empty, finds the request, too, wherever it is: its
+/// end comes after it.
+#[test]
+fn loom_a_request_is_seen_until_its_end() {
+    model(|| {
+        let lane = Lane::new(2);
+        lane.push(0);
+        let over = Arc::new(AtomicUsize::new(0));
+        let worker = {
+            let (lane, over) = (lane.clone(), over.clone());
+            thread::spawn(move || {
+                lane.flush();
+                over.store(1, Ordering::Release);
+                // The sender may be about to submit it, or have submitted the other one before.
+                lane.complete();
+            })
+        };
+        let sender = start(&lane, |lane| lane.send(1));
+        let seen = !lane.pending.is_empty();
+        assert!(seen || over.load(Ordering::Acquire) == 1, "a request was overlooked");
+        worker.join().expect("no panic");
+        sender.join().expect("no panic");
+        drop(lane.finish());
+    });
+}
+
+/// One thread gathers and submits, another one gathers and withdraws, while a third queues two: all that is left is submitted,
+/// in order.
+#[test]
+fn loom_a_push_beside_who_gathers_is_submitted() {
+    model(|| {
+        let lane = Lane::new(4);
+        lane.push(0);
+        let sender = start(&lane, |lane| {
+            lane.push(1);
+            lane.send(2);
+        });
+        let canceller = start(&lane, |lane| {
+            let withdrawn = lane.pending.withdraw(&lane.links, |request| *request == 0);
+            lane.log().refused.extend(withdrawn.map(|request| (request, libc::ECANCELED)));
+        });
+        lane.flush();
+        sender.join().expect("no panic");
+        canceller.join().expect("no panic");
+        let log = lane.finish();
+        match log.refused[..] {
+            [] => assert_eq!(log.taken, [0, 1, 2]),
+            [(0, libc::ECANCELED)] => assert_eq!(log.taken, [1, 2]),
+            ref refused => panic!("{refused:?}"),
+        }
     });
 }

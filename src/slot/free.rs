@@ -12,9 +12,10 @@ pub(super) struct Free {
     top: AtomicU64,
 }
 
-/// What a slot knows of it.
+/// What a slot knows of the stack that it is in: that of the free ones, or the inbox of a queue (`dispatch/inbox.rs`). It is
+/// never in both, and who looks for a free one and finds what was noted for an inbox is refused: the slot was taken meanwhile.
 #[derive(Debug)]
-pub(super) struct Below(AtomicU32);
+pub(crate) struct Below(AtomicU32);
 
 /// The stack is out of use for who does not have the lock of the line.
 const CLOSED: u64 = 1 << 32;
@@ -29,8 +30,20 @@ pub(super) enum Refused {
 }
 
 impl Below {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(AtomicU32::new(0))
+    }
+
+    /// The place of the slot below, counted from 1 (0: there is none).
+    #[inline]
+    pub(crate) fn get(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Who puts the slot on the stack orders it.
+    #[inline]
+    pub(crate) fn set(&self, place: u32) {
+        self.0.store(place, Ordering::Relaxed);
     }
 }
 
@@ -60,7 +73,7 @@ impl Free {
             }
             let Some(index) = (top as u32).checked_sub(1) else { return Err(Refused::Empty) };
             // Somebody may have taken it this moment, and be about to put it back: then the number tells.
-            let next = u64::from(below(index).0.load(Ordering::Relaxed));
+            let next = u64::from(below(index).get());
             let rest = (top & !u64::from(u32::MAX)).wrapping_add(TAKEN) | next;
             match self.top.compare_exchange_weak(top, rest, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return Ok(index),
@@ -87,7 +100,7 @@ impl Free {
             if !may(top) {
                 return false;
             }
-            below.0.store(top as u32, Ordering::Relaxed);
+            below.set(top as u32);
             let with = top & !u64::from(u32::MAX) | u64::from(index + 1);
             match self.top.compare_exchange_weak(top, with, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return true,
