@@ -7,12 +7,14 @@
 
 mod alignment;
 mod answer;
+mod passing;
 
 use std::any::Any;
 use std::io;
 use std::sync::Arc;
 
 use crate::completion::{Errno, Outcome};
+use crate::counts::Counts;
 use crate::dispatch::{Completing, Core, Lane};
 use crate::error::Error;
 use crate::events::{self, Event};
@@ -53,7 +55,9 @@ pub(crate) struct OpenFile {
     pub(crate) core: Arc<Core>,
     pub(crate) handle: RawHandle,
     pub(crate) facts: Facts,
-    pub(crate) order: Order,
+    /// Operations that use it.
+    pub(crate) counts: Counts,
+    order: Order,
     /// Keeps requests apart that would lose each other's bytes.
     overlap: Overlap,
     /// The same file through the page cache, for what direct I/O refuses.
@@ -148,6 +152,7 @@ impl OpenFile {
             core,
             handle,
             facts,
+            counts: Counts::default(),
             order: Order::default(),
             overlap: Overlap::default(),
             twin: Twin::default(),
@@ -504,12 +509,12 @@ impl OpenFile {
 
     /// What the order gate has to do for an operation.
     #[inline]
-    pub(crate) fn gate(&self, shape: &Shape, first: &First) -> order::Class {
+    pub(crate) fn gate(&self, shape: &Shape, in_turn: bool) -> order::Class {
         match shape.kind {
             OpKind::Close => order::Class::Last,
             OpKind::SyncAll | OpKind::SyncData | OpKind::SyncRange => order::Class::Barrier,
             OpKind::Read | OpKind::Write if shape.position.is_none() => order::Class::Serial,
-            OpKind::Write if self.facts.append || shape.how.append || first.in_turn => order::Class::Serial,
+            OpKind::Write if self.facts.append || shape.how.append || in_turn => order::Class::Serial,
             // Changes of the length count as writes: a sync covers them as well.
             OpKind::Write | OpKind::SetLen | OpKind::Allocate | OpKind::PunchHole => order::Class::Write,
             _ => order::Class::Free,
@@ -535,7 +540,7 @@ impl OpenFile {
     }
 
     fn launch_by(&self, request: Request, enqueue: fn(&Core, Request)) {
-        if !self.may_overlap(&request) {
+        if request.body().trail.pass != Pass::None || !self.may_overlap(request.kind()) {
             return enqueue(&self.core, request);
         }
         let (id, mut held) = (request.id(), true);
@@ -554,7 +559,7 @@ impl OpenFile {
 
     fn admit(&self, request: Request, release: impl FnMut(Request)) {
         let cached = Self::is_cached_write(&request);
-        self.overlap.admit(request, cached, |request| self.footprint(request), release);
+        self.overlap.admit(&self.counts, request, cached, |request| self.footprint(request), release);
     }
 
     /// A request of this thread's is held back by others, whose ends may be another thread's to collect.
@@ -574,6 +579,10 @@ impl OpenFile {
             let trail = &mut request.body_mut().trail;
             (trail.grows, trail.watched) = (first.grows, self.learned.on_probation(class, trail.backend));
         }
+        if request.body().trail.gate.may_wait() {
+            // Those before it may be cached writes.
+            self.give_back(&mut request.body_mut().trail.pass);
+        }
         if self.ends_by_itself(&request) {
             self.core.unfinished.fetch_add(1, Ordering::SeqCst);
         }
@@ -581,7 +590,7 @@ impl OpenFile {
             // Before the number can be somebody else's.
             stream.deregister(&self.core.driver);
         }
-        match self.order.admit(request) {
+        match self.order.admit(request, &self.counts) {
             Some(close) if close.kind() == OpKind::Close => self.close(close),
             Some(request) => self.launch_near(request),
             None => self.waits_for_others(),
@@ -600,20 +609,13 @@ impl OpenFile {
     /// Ends a request that was cancelled in time, where it waits in the engine. One that waits elsewhere ends by itself.
     pub(crate) fn withdraw(&self, id: RequestId) {
         let waiting = self.core.withdraw(id).or_else(|| self.order.withdraw(id));
-        let waiting = waiting.or_else(|| self.overlap.withdraw(id, |next| self.core.enqueue(next)));
+        let is = |request: &Request| request.id() == id;
+        let waiting = waiting.or_else(|| self.overlap.withdraw(&self.counts, is, |next| self.core.enqueue(next)));
         if let Some(request) = waiting {
             let _completing = Completing::enter();
             settle::now(|| request.complete(Err(Errno(libc::ECANCELED))));
         }
         self.core.flush_after_completion();
-    }
-
-    /// Notes the end of an operation that [`Order::begin`] began.
-    pub(crate) fn end(&self) {
-        if let Some(close) = self.order.end() {
-            self.close(close);
-            self.core.flush_after_completion();
-        }
     }
 }
 

@@ -683,7 +683,7 @@ impl File {
 
     /// What the operating system knows it by; -1 where it does not, or not any more.
     fn raw(&self) -> RawFd {
-        if self.inner.order.is_closed() { -1 } else { self.inner.descriptor().unwrap_or(-1) }
+        if self.inner.is_closed() { -1 } else { self.inner.descriptor().unwrap_or(-1) }
     }
 
     fn control(&self, kind: OpKind, position: Option<u64>, length: u64) -> Op<Control> {

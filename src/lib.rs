@@ -111,6 +111,7 @@ mod request;
 mod settle;
 mod slot;
 // What it runs against, in which order, and what can be done at once in the caller's thread.
+mod counts;
 mod descriptor;
 mod emulated;
 mod extent;

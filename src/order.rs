@@ -6,15 +6,19 @@
 //!   of their submission. A looping request keeps its turn until it is finished. Writes that make the file longer on the
 //!   pool take turns with them: that is no promise, but saves a worker each, which would wait for the others' inode lock.
 //! - [`Class::Barrier`]: `sync_all` and `sync_data` wait for every write submitted before them, and for no other.
-//! - [`Class::Last`]: `close` waits for everything in flight.
+//! - [`Class::Last`]: `close` waits for everything in flight, which is counted in `counts.rs`.
 //!
 //! Writes are counted in *epochs*: a barrier ends the current epoch and waits until its epoch and all before it are empty.
+//! As long as no barrier comes in between a write takes no lock (`epochs.rs`).
+
+mod epochs;
 
 use std::collections::VecDeque;
 
+use crate::counts::{Closing, Counts};
 use crate::request::{Request, RequestId};
-use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Mutex, lock};
+use epochs::{Barriers, Epochs};
 
 /// What the gate has to do for a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,76 +36,43 @@ pub(crate) enum Class {
     Last,
 }
 
+impl Class {
+    /// Whether the gate may keep a request of the class until others have ended.
+    #[inline]
+    pub(crate) fn may_wait(self) -> bool {
+        !matches!(self, Self::Free | Self::Write)
+    }
+}
+
 /// The gate of one file.
 #[derive(Default)]
 pub(crate) struct Order {
-    /// Operations that may use the handle: requests, and transfers in the caller.
-    in_flight: AtomicUsize,
-    /// A close was asked for.
-    closed: AtomicBool,
-    /// The close waits in `gate`.
-    closing: AtomicBool,
+    epochs: Epochs,
     gate: Mutex<Gate>,
+    close: Closing<Request>,
 }
 
 #[derive(Default)]
 struct Gate {
-    /// Unfinished writes of the current epoch.
-    writes: usize,
-    /// Its number.
-    epoch: u64,
-    /// Unfinished writes of the epochs before it, oldest first. The oldest has some.
-    before: VecDeque<usize>,
-    /// Barriers, each with the epoch that it waits for.
-    barriers: VecDeque<(u64, Request)>,
+    barriers: Barriers<Request>,
     /// A serial request is running.
     busy: bool,
     serial: VecDeque<Request>,
-    close: Option<Request>,
 }
 
-/// The handle is closed, or being closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Closed;
-
 impl Order {
-    /// Notes the begin of an operation that uses the handle; [`end`](Self::end) must follow.
-    #[inline]
-    pub(crate) fn begin(&self) -> Result<(), Closed> {
-        self.in_flight.fetch_add(1, Ordering::SeqCst);
-        if self.closed.load(Ordering::SeqCst) { Err(Closed) } else { Ok(()) }
-    }
-
-    /// Refuses every operation from here on. One caller succeeds, and submits the request that closes.
-    pub(crate) fn begin_close(&self) -> Result<(), Closed> {
-        if self.closed.swap(true, Ordering::SeqCst) { Err(Closed) } else { Ok(()) }
-    }
-
-    /// Notes the end of an operation. Returns the close that waited for it, to be submitted now.
-    #[must_use]
-    #[inline]
-    pub(crate) fn end(&self) -> Option<Request> {
-        let before = self.in_flight.fetch_sub(1, Ordering::SeqCst);
-        (before == 1 && self.closing.load(Ordering::SeqCst)).then(|| lock(&self.gate).close.take()).flatten()
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::SeqCst)
-    }
-
     /// Lets a request pass, or keeps it until its turn.
     #[inline]
-    pub(crate) fn admit(&self, mut request: Request) -> Option<Request> {
+    pub(crate) fn admit(&self, mut request: Request, counts: &Counts) -> Option<Request> {
         match request.body().trail.gate {
             Class::Free => Some(request),
             Class::Write => {
-                let epoch = lock(&self.gate).count_write();
-                request.body_mut().trail.epoch = epoch;
+                request.body_mut().trail.epoch = self.epochs.count();
                 Some(request)
             }
             Class::Serial => {
+                request.body_mut().trail.epoch = self.epochs.count();
                 let mut gate = lock(&self.gate);
-                request.body_mut().trail.epoch = gate.count_write();
                 if gate.busy {
                     gate.serial.push_back(request);
                     return None;
@@ -109,26 +80,19 @@ impl Order {
                 gate.busy = true;
                 Some(request)
             }
-            Class::Barrier => {
-                let mut gate = lock(&self.gate);
-                let Some(epoch) = gate.end_epoch() else { return Some(request) };
-                gate.barriers.push_back((epoch, request));
-                None
-            }
-            Class::Last => {
-                lock(&self.gate).close = Some(request);
-                self.closing.store(true, Ordering::SeqCst);
-                // Whoever finds nothing in flight first takes the close: this check or the last `end`.
-                (self.in_flight.load(Ordering::SeqCst) == 0).then(|| lock(&self.gate).close.take()).flatten()
-            }
+            Class::Barrier => lock(&self.gate).barriers.wait(&self.epochs, request),
+            Class::Last => self.close.wait(counts, request),
         }
+    }
+
+    /// Takes out the close, where [`Counts::end`] says that it waits for nobody else.
+    pub(crate) fn take_close(&self) -> Option<Request> {
+        self.close.take()
     }
 
     /// Takes out a barrier that waits. (What waits for its turn among serial requests stays there until it comes.)
     pub(crate) fn withdraw(&self, id: RequestId) -> Option<Request> {
-        let mut gate = lock(&self.gate);
-        let at = gate.barriers.iter().position(|(_, request)| request.id() == id)?;
-        gate.barriers.remove(at).map(|(_, request)| request)
+        lock(&self.gate).barriers.withdraw(|request| request.id() == id)
     }
 
     /// Notes that a request has ended; hands what waited for it to `release`.
@@ -137,10 +101,14 @@ impl Order {
         if !matches!(class, Class::Write | Class::Serial) {
             return;
         }
+        let counted = self.epochs.count_down(epoch);
+        if counted && class == Class::Write {
+            return;
+        }
         let (next, mut free) = {
             let mut gate = lock(&self.gate);
             let next = if class == Class::Serial { gate.next_serial() } else { None };
-            (next, gate.count_end(epoch))
+            (next, if counted { VecDeque::new() } else { gate.barriers.count_down(epoch) })
         };
         next.into_iter().for_each(&mut release);
         free.drain(..).for_each(release);
@@ -148,50 +116,6 @@ impl Order {
 }
 
 impl Gate {
-    fn count_write(&mut self) -> u64 {
-        self.writes += 1;
-        self.epoch
-    }
-
-    /// The oldest epoch that has unfinished writes; the current one where none has.
-    fn oldest(&self) -> u64 {
-        self.epoch - self.before.len() as u64
-    }
-
-    /// Ends the current epoch, for a barrier; `None` when no write is unfinished.
-    fn end_epoch(&mut self) -> Option<u64> {
-        if self.writes == 0 && self.before.is_empty() {
-            return None;
-        }
-        // Without a write since the last barrier this one waits for the same epoch.
-        if self.writes > 0 {
-            self.before.push_back(std::mem::take(&mut self.writes));
-            self.epoch += 1;
-        }
-        Some(self.epoch - 1)
-    }
-
-    /// Counts a write down; returns the barriers that it was the last to hold back.
-    fn count_end(&mut self, epoch: u64) -> VecDeque<Request> {
-        if epoch == self.epoch {
-            self.writes -= 1;
-            // None waits for the current epoch.
-            return VecDeque::new();
-        }
-        let at = (epoch - self.oldest()) as usize;
-        self.before[at] -= 1;
-        while self.before.front() == Some(&0) {
-            self.before.pop_front();
-        }
-        if self.barriers.is_empty() {
-            return VecDeque::new();
-        }
-        let oldest = self.oldest();
-        let reached = self.barriers.iter().take_while(|(waits_for, _)| *waits_for < oldest).count();
-        // Draining nothing allocates nothing.
-        self.barriers.drain(..reached).map(|(_, request)| request).collect()
-    }
-
     fn next_serial(&mut self) -> Option<Request> {
         let next = self.serial.pop_front();
         self.busy = next.is_some();
@@ -202,6 +126,7 @@ impl Gate {
 #[cfg(all(test, not(polyaio_loom)))]
 mod tests {
     use super::*;
+    use crate::counts::Closed;
     use crate::request::OpKind;
     use crate::testing::Bench;
 
@@ -214,7 +139,7 @@ mod tests {
     }
 
     fn admit(order: &Order, bench: &Bench, class: Class) -> Option<(Class, u64)> {
-        order.admit(request(bench, class)).map(|request| (class, request.body().trail.epoch))
+        order.admit(request(bench, class), &Counts::default()).map(|request| (class, request.body().trail.epoch))
     }
 
     fn released(order: &Order, ended: (Class, u64)) -> usize {
@@ -261,15 +186,17 @@ mod tests {
 
     #[test]
     fn a_close_comes_last_and_once() {
-        let (order, bench) = (Order::default(), Bench::new());
-        order.begin().expect("the file is open");
-        order.begin().expect("the file is open");
-        order.begin_close().expect("the first close");
-        assert_eq!(order.begin_close(), Err(Closed));
-        assert!(order.admit(request(&bench, Class::Last)).is_none(), "two operations are in flight");
-        assert_eq!(order.begin(), Err(Closed));
-        assert!(order.end().is_none());
-        assert!(order.end().is_none());
-        assert!(order.end().is_some(), "the last end takes the close");
+        let (order, counts, bench) = (Order::default(), Counts::default(), Bench::new());
+        assert!(!counts.begin(false).closed, "the file is open");
+        assert!(!counts.begin(true).closed, "the file is open");
+        counts.close().expect("the first close");
+        assert_eq!(counts.close(), Err(Closed));
+        assert!(order.admit(request(&bench, Class::Last), &counts).is_none(), "two operations are in flight");
+        assert!(counts.begin(true).closed);
+        assert!(!counts.end(true).close);
+        assert!(!counts.end(true).close);
+        assert!(counts.end(false).close, "the last end takes the close");
+        assert!(order.take_close().is_some());
+        assert!(order.take_close().is_none(), "once");
     }
 }

@@ -48,8 +48,7 @@ impl OpenFile {
         body.trail.backend = self.core.pool;
         body.trail.refused = None;
         // It is another request for the gate, which it has to pass anew.
-        let pass = std::mem::take(&mut body.trail.pass);
-        self.overlap.ended(pass, |next| self.core.enqueue(next));
+        self.take_back(&mut body.trail.pass);
     }
 
     /// Whether the last word was `EINVAL` because the descriptor is direct, whatever is known of its alignment: facts may be
@@ -62,10 +61,10 @@ impl OpenFile {
         on_disk && self.may_divert(class) && (self.facts.direct || facts::is_direct_now(fd))
     }
 
-    /// Whether a request touches what others may have to be kept apart from.
+    /// Whether an operation touches what others may have to be kept apart from.
     #[inline]
-    pub(super) fn may_overlap(&self, request: &Request) -> bool {
-        request.kind().is_transfer() && matches!(self.facts.kind, FileKind::Regular | FileKind::Block)
+    pub(super) fn may_overlap(&self, kind: OpKind) -> bool {
+        kind.is_transfer() && matches!(self.facts.kind, FileKind::Regular | FileKind::Block)
     }
 
     /// Whether it is a write through the page cache beside direct I/O.

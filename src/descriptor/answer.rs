@@ -259,19 +259,19 @@ impl OpenFile {
         }
         let trail = &request.body().trail;
         let mut released = false;
-        self.overlap.ended(trail.pass, |next| {
+        // A step is not counted: see `close`. Neither has a pass that is not.
+        let counted = request.kind() != OpKind::Close && !request.is_stream();
+        let enqueue = |next| {
             self.core.enqueue(next);
             released = true;
-        });
+        };
+        // What waits in the order gate is counted itself: the close that is found here does not come before it.
+        let close = if counted { self.count_out(trail.pass, enqueue) } else { None };
         self.order.ended(trail.gate, trail.epoch, |next| {
             self.launch(next);
             released = true;
         });
-        // A step is not counted: see `close`.
-        if request.kind() != OpKind::Close
-            && !request.is_stream()
-            && let Some(close) = self.order.end()
-        {
+        if let Some(close) = close {
             self.close(close);
             released = true;
         }

@@ -14,6 +14,7 @@ use crate::driver;
 use crate::events::{self, Event};
 use crate::memory::Ranges;
 use crate::op::{Operation, Shape};
+use crate::overlap::Pass;
 use crate::request::{self, OpKind};
 use crate::router::policy::Class;
 use crate::slot::{Slot, Ticket};
@@ -45,7 +46,7 @@ pub(super) fn begin<T: Operation>(stage: &mut Stage<T>, waker: Option<&Waker>) -
     // Such a file appends anyway, in its own order.
     shape.how.append &= !file.facts.append;
     operation.lend(&mut memory);
-    let mut reserved = None;
+    let (mut reserved, mut pass) = (None, Pass::None);
     if ticket.is_none() {
         let refused = match file.core.check() {
             Err(error) => Some(Err(error.into())),
@@ -59,10 +60,11 @@ pub(super) fn begin<T: Operation>(stage: &mut Stage<T>, waker: Option<&Waker>) -
             let Poll::Ready(slot) = acquire(&file.core, ticket, None) else { return Begun::Busy };
             reserved = Some(NonNull::from(slot));
         }
-        if !enter(file, shape.kind) {
+        let Some(entered) = enter(file, &shape) else {
             give_back(file, reserved);
             return over(stage, Err(Errno(libc::EBADF).into()), Trace::NONE);
-        }
+        };
+        pass = entered;
     } else if let Err(error) = file.core.check() {
         // Its turn might never come: the slots may be those of operations that nobody looks after any more.
         forsake(file, shape.kind, ticket.take());
@@ -71,7 +73,7 @@ pub(super) fn begin<T: Operation>(stage: &mut Stage<T>, waker: Option<&Waker>) -
     if ticket.is_none() && shape.kind.is_transfer() {
         if let Some(stream) = &file.stream {
             if let Err(error) = file.allows_streams(&shape) {
-                file.end();
+                file.end(pass);
                 return over(stage, Err(error), Trace::NONE);
             }
             let place = stream.enter(shape.kind);
@@ -86,34 +88,39 @@ pub(super) fn begin<T: Operation>(stage: &mut Stage<T>, waker: Option<&Waker>) -
             Some(Ok(n)) if shape.whole && shape.kind == OpKind::Write && n > 0 && n < shape.length() => *done = n,
             Some(outcome) => {
                 give_back(file, reserved);
-                file.end();
+                file.end(pass);
                 return over(stage, outcome.map_err(io::Error::from), Trace::INLINE);
             }
             None => {}
         }
     }
-    let slot = match reserved {
+    let at_once = || if ticket.is_none() { file.core.slab.try_acquire().map(NonNull::from) } else { None };
+    let slot = match reserved.or_else(at_once) {
         Some(slot) => slot,
-        None => match acquire(&file.core, ticket, waker) {
-            Poll::Ready(slot) => NonNull::from(slot),
-            Poll::Pending if waker.is_none() => {
-                leave(file, shape.kind);
-                return Begun::Busy;
+        None => {
+            // The last slot may be that of a cached write, which must not wait for who waits for the slot.
+            file.give_back(&mut pass);
+            match acquire(&file.core, ticket, waker) {
+                Poll::Ready(slot) => NonNull::from(slot),
+                Poll::Pending if waker.is_none() => {
+                    leave(file, shape.kind, pass);
+                    return Begun::Busy;
+                }
+                Poll::Pending => return Begun::Waits,
             }
-            Poll::Pending => return Begun::Waits,
-        },
+        }
     };
     let first = file.first_step(&shape, memory.left(), Class::of(shape.kind, shape.position.is_some()));
     let first = match &first {
         Ok(first) => first,
         Err(_) => {
             give_back(file, Some(slot));
-            leave(file, shape.kind);
+            leave(file, shape.kind, pass);
             return over(stage, first.map(|_| 0), Trace::NONE);
         }
     };
-    let gate = file.gate(&shape, first);
-    let launch = Launch { shape: &shape, done: *done, first, gate, expected: waker.and_then(expect) };
+    let gate = file.gate(&shape, first.in_turn);
+    let launch = Launch { shape: &shape, done: *done, first, gate, pass, expected: waker.and_then(expect) };
     // SAFETY: file and operation move out of the stage, which is written over without a drop, first by one that has none.
     // `file` keeps the slab, and moves into the slot that was just acquired there.
     unsafe {
@@ -164,29 +171,25 @@ pub(super) fn forsake(file: &OpenFile, kind: OpKind, ticket: Option<Ticket>) {
         && !file.core.fork.is_child()
     {
         file.core.slab.forsake(ticket);
-        leave(file, kind);
+        leave(file, kind, Pass::None);
     }
 }
 
-/// Notes the begin of an operation; `false` where the file is closed.
-fn enter(file: &OpenFile, kind: OpKind) -> bool {
-    if kind == OpKind::Close {
-        let first = file.order.begin_close().is_ok();
+/// Notes the begin of an operation; `None` where the file is closed.
+fn enter(file: &OpenFile, shape: &Shape) -> Option<Pass> {
+    if shape.kind == OpKind::Close {
+        let first = file.counts.close().is_ok();
         if first && let Some(stream) = &file.stream {
             stream.wake_all();
         }
-        return first;
+        return first.then_some(Pass::None);
     }
-    let open = file.order.begin().is_ok();
-    if !open {
-        file.end();
-    }
-    open
+    file.begin(shape).ok()
 }
 
-pub(super) fn leave(file: &OpenFile, kind: OpKind) {
+pub(super) fn leave(file: &OpenFile, kind: OpKind, pass: Pass) {
     if kind != OpKind::Close {
-        file.end();
+        file.end(pass);
     }
 }
 

@@ -23,6 +23,8 @@ pub(super) struct Launch<'a> {
     pub(super) done: u64,
     pub(super) first: &'a First,
     pub(super) gate: crate::order::Class,
+    /// What it has passed at its begin.
+    pub(super) pass: crate::overlap::Pass,
     /// Whom to wake; `None`: a later poll says so.
     pub(super) expected: Option<Expected>,
 }
@@ -62,7 +64,7 @@ impl Launch<'_> {
                 body.started = false;
                 body.quiet = events::is_inside();
                 body.done = self.done;
-                body.trail = Trail { backend, gate: self.gate, reasons, ..Trail::default() };
+                body.trail = Trail { backend, gate: self.gate, pass: self.pass, reasons, ..Trail::default() };
             });
             slot.set_owner(file);
             Request::from_slot(slot)

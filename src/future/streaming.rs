@@ -16,6 +16,7 @@ use crate::events::{self, Event};
 use crate::inline::Transfer;
 use crate::memory::Ranges;
 use crate::op::{Operation, Shape};
+use crate::overlap::Pass;
 use crate::request::{self, OpKind};
 use crate::router::fallback::Reason;
 use crate::router::strict::Asking;
@@ -67,7 +68,7 @@ impl<T> Streaming<T> {
         if let Some(stream) = &self.file.stream {
             stream.leave(&self.file.core.driver, self.shape.kind, self.place);
         }
-        self.file.end();
+        self.file.end(Pass::None);
     }
 }
 
@@ -106,7 +107,7 @@ impl<T: Operation> Streaming<T> {
             if let Err(error) = self.file.core.check() {
                 return Poll::Ready(Err(error.into()));
             }
-            if self.file.order.is_closed() {
+            if self.file.is_closed() {
                 return Poll::Ready(self.so_far(Errno(libc::ECANCELED), None));
             }
             if let Turn::Waits = turn {
@@ -194,11 +195,11 @@ impl<T: Operation> Streaming<T> {
         }
         let waits = match stream.wait(&core.driver, self.shape.kind, self.place, waker) {
             // It is no longer watched, because it is being closed.
-            Err(_) if self.file.order.is_closed() => return Err(Errno(libc::ECANCELED).into()),
+            Err(_) if self.file.is_closed() => return Err(Errno(libc::ECANCELED).into()),
             waits => waits?,
         };
         // A close, or the engine's end, may have woken everyone before this waker was there.
-        if self.file.order.is_closed() || core.check().is_err() {
+        if self.file.is_closed() || core.check().is_err() {
             request::wake_by_ref(waker);
         }
         if waits && !driver::is_driving(core) {
