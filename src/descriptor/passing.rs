@@ -69,3 +69,72 @@ impl OpenFile {
         self.counts.is_closed()
     }
 }
+
+#[cfg(all(test, not(polyaio_loom), target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::Engine;
+    use crate::testing::Bench;
+
+    fn file(engine: &Engine) -> (tempfile::NamedTempFile, crate::File) {
+        let scratch = tempfile::NamedTempFile::new().expect("room");
+        let file = crate::OpenOptions::new().read(true).write(true).open(engine, scratch.path()).expect("it is there");
+        (scratch, file)
+    }
+
+    fn shape(kind: OpKind, position: Option<u64>) -> Shape {
+        Shape { kind, position, bytes: 512, allocate: 0, whole: false, how: How::default() }
+    }
+
+    /// Only what goes its way without a turn in the order gate passes the other one at its begin.
+    #[test]
+    fn who_passes_at_its_begin() {
+        let engine = Engine::new().expect("an engine");
+        let (_scratch, file) = file(&engine);
+        let file = file.open_file();
+        let mut append = shape(OpKind::Write, Some(0));
+        append.how.append = true;
+        let cases = [
+            (shape(OpKind::Read, Some(0)), Pass::Untracked),
+            (shape(OpKind::Write, Some(0)), Pass::Untracked),
+            (shape(OpKind::Read, None), Pass::None),
+            (append, Pass::None),
+            (shape(OpKind::SyncAll, None), Pass::None),
+            (shape(OpKind::SetLen, Some(0)), Pass::None),
+        ];
+        for (shape, expected) in cases {
+            let pass = file.begin(&shape).expect("it is open");
+            assert_eq!(pass, expected, "{shape:?}");
+            file.end(pass);
+        }
+        file.counts.track();
+        let pass = file.begin(&cases[0].0).expect("it is open");
+        assert_eq!(pass, Pass::None, "ranges are tracked");
+        file.end(pass);
+        assert!(!file.counts.has_untracked());
+    }
+
+    /// A write that turns out to need its turn, after it has passed: those before it may be cached writes.
+    #[test]
+    fn who_waits_for_its_turn_has_no_pass() {
+        let (engine, bench) = (Engine::new().expect("an engine"), Bench::new());
+        let (_scratch, file) = file(&engine);
+        let file = file.open_file();
+        let request = || {
+            let (mut request, pending) = bench.request(OpKind::Write, -1, Some(0), vec![0; 512]);
+            drop(pending);
+            request.body_mut().trail.gate = order::Class::Serial;
+            request
+        };
+        let first = file.order.admit(request(), &file.counts).expect("nobody is before it");
+        let mut second = request();
+        second.body_mut().trail.pass = file.begin(&shape(OpKind::Write, Some(0))).expect("it is open");
+        assert!(file.counts.has_untracked());
+        file.submit(second, First::at(file.core.pool));
+        assert!(!file.counts.has_untracked(), "it waits behind the first");
+        // The test ends them, and not the engine.
+        file.core.unfinished.fetch_sub(1, Ordering::SeqCst);
+        file.end(Pass::None);
+        drop(first);
+    }
+}

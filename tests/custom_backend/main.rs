@@ -19,6 +19,8 @@ mod closing;
 mod errors;
 /// The example `custom_backend` as users run it.
 mod example;
+/// Who is not waited for by a write that goes through the page cache.
+mod gates;
 /// Beside the backends that come with the crate: policies, fallbacks, strictness.
 mod routing;
 /// Reads, writes and everything else, on files of the backend's own.
