@@ -130,7 +130,7 @@ mod tests {
         let mut second = request();
         second.body_mut().trail.pass = file.begin(&shape(OpKind::Write, Some(0))).expect("it is open");
         assert!(file.counts.has_untracked());
-        file.submit(second, First::at(file.core.pool));
+        file.submit(second, &First::at(file.core.pool));
         assert!(!file.counts.has_untracked(), "it waits behind the first");
         // The test ends them, and not the engine.
         file.core.unfinished.fetch_sub(1, Ordering::SeqCst);
