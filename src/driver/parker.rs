@@ -107,7 +107,8 @@ impl<B: Bell> Parker<B> {
     /// Gives it to this thread, after another one.
     fn take_over(&self) {
         *lock(&self.thread) = thread::current();
-        self.mark.store(thread_mark(), Ordering::Relaxed);
+        let before = self.mark.swap(thread_mark(), Ordering::Relaxed);
+        debug_assert_eq!(before, 0, "another thread has it");
         self.take_notified();
     }
 

@@ -63,3 +63,51 @@ fn put(kept: &'static Kept) {
         }
     }
 }
+
+#[cfg(all(test, not(polyaio_loom)))]
+mod tests {
+    use std::collections::HashSet;
+    use std::sync::Mutex;
+    use std::thread;
+
+    use super::*;
+
+    fn mine() -> usize {
+        Parker::with_current(|parker, _| Arc::as_ptr(parker).addr())
+    }
+
+    #[test]
+    fn threads_one_after_the_other_need_few() {
+        let all: HashSet<usize> = (0..200).map(|_| thread::spawn(mine).join().expect("no panic")).collect();
+        // Threads of other tests take and make some, too.
+        assert!(all.len() < 100, "{} for 200 threads, of which one lived at a time", all.len());
+    }
+
+    #[test]
+    fn no_two_threads_have_the_same_one_at_once() {
+        let taken = Mutex::new(HashSet::new());
+        let live = || {
+            for _ in 0..500 {
+                // As a thread's, which has one of its own beside it: begun and ended many times.
+                let one = Taken::new();
+                let address = Arc::as_ptr(one.parker()).addr();
+                assert!(taken.lock().expect("no panic").insert(address), "it is somebody else's");
+                thread::yield_now();
+                assert!(taken.lock().expect("no panic").remove(&address));
+            }
+        };
+        thread::scope(|scope| (0..8).for_each(|_| _ = scope.spawn(live)));
+    }
+
+    /// Who kept the waker of a thread that has ended may call it, whoever has its parker now.
+    #[test]
+    fn a_waker_outlives_its_thread() {
+        let waker = thread::spawn(|| Parker::with_current(|_, waker| waker.clone())).join().expect("no panic");
+        let other = thread::spawn(move || {
+            waker.wake_by_ref();
+            let _ = mine();
+            waker.wake();
+        });
+        other.join().expect("no panic");
+    }
+}
