@@ -286,13 +286,14 @@ impl Completion {
     pub(crate) fn expect(&self, whom: Expected) {
         let state = self.state.load(Ordering::Relaxed);
         debug_assert_eq!(state as u32, 0, "the slot was just activated");
-        // SAFETY: nobody else knows of the slot's new generation, so that both cells are ours; that of the waker is empty.
         let said = match whom {
             Expected::Lasting(lasting) => {
+                // SAFETY: nobody else knows of the slot's new generation, so that its cells are ours.
                 self.lasting.with_mut(|cell| unsafe { *cell = Some(lasting) });
                 LASTING
             }
             Expected::Waker(waker) => {
+                // SAFETY: as above. It is empty.
                 self.waker.with_mut(|cell| unsafe { *cell = Some(waker) });
                 WAKER
             }
