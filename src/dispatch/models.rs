@@ -393,3 +393,21 @@ fn loom_a_push_beside_who_gathers_is_submitted() {
         }
     });
 }
+
+/// Several come while one waits from before that the backend had no room for: it goes first, and they follow as they came.
+#[test]
+fn loom_what_comes_behind_a_stalled_queue_keeps_its_order() {
+    model(|| {
+        let lane = Lane::new(1);
+        lane.send(0);
+        lane.send(1);
+        let worker = start(&lane, |lane| assert!(lane.complete()));
+        lane.push(2);
+        lane.push(3);
+        lane.flush();
+        worker.join().expect("no panic");
+        let log = lane.finish();
+        assert_eq!(log.taken, [0, 1, 2, 3]);
+        assert_eq!(log.refused, []);
+    });
+}

@@ -275,7 +275,7 @@ impl<T> Pending<T> {
             queue.push_front(request);
         }
         self.count_queued(&queue);
-        // With the lock: who makes room from now on, and finds the queue stalled, finds nobody flushing.
+        // Who makes room meanwhile, and finds somebody flushing, is seen, too: that was with the lock, and so is the next look.
         self.end_flush(scratch);
         overflow
     }
