@@ -77,6 +77,8 @@ impl Counts {
     #[inline]
     pub(crate) fn end(&self, is_untracked: bool) -> Ended {
         let before = self.0.fetch_sub(if is_untracked { OPERATION + UNTRACKED } else { OPERATION }, Ordering::SeqCst);
+        debug_assert!(operations(before) > 0, "it has begun");
+        debug_assert!(!is_untracked || untracked(before) > 0, "it was counted");
         Ended {
             close: before & CLOSING != 0 && operations(before) == 1,
             writes: before & TRACKING != 0 && is_untracked && untracked(before) == 1,

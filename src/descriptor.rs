@@ -531,30 +531,36 @@ impl OpenFile {
 
     /// Queues a request whose turn has come, once no overlapping one is in its way.
     fn launch(&self, request: Request) {
+        // A flush follows.
         self.launch_by(request, Core::enqueue);
     }
 
     /// The same for one that this thread has made just now.
-    fn launch_near(&self, request: Request) {
-        self.launch_by(request, Core::enqueue_near);
+    fn launch_near(&self, request: Request) -> bool {
+        self.launch_by(request, Core::enqueue_near)
     }
 
-    fn launch_by(&self, request: Request, enqueue: fn(&Core, Request)) {
+    /// Returns whether others were let go, which have to be flushed.
+    #[inline]
+    fn launch_by(&self, request: Request, enqueue: fn(&Core, Request)) -> bool {
         if request.body().trail.pass != Pass::None || !self.may_overlap(request.kind()) {
-            return enqueue(&self.core, request);
+            enqueue(&self.core, request);
+            return false;
         }
-        let (id, mut held) = (request.id(), true);
+        let (id, mut held, mut released) = (request.id(), true, false);
         self.admit(request, |request| {
             if request.id() == id {
                 held = false;
                 enqueue(&self.core, request);
             } else {
                 self.core.enqueue(request);
+                released = true;
             }
         });
         if held {
             self.waits_for_others();
         }
+        released
     }
 
     fn admit(&self, request: Request, release: impl FnMut(Request)) {
@@ -569,11 +575,12 @@ impl OpenFile {
 
     /// Sends a request on its way, of which its file has said how it begins.
     pub(crate) fn submit(&self, mut request: Request, first: &First) {
+        let mut released = false;
         if request.kind().is_transfer() {
             // What the caller has written of it may have left a rest that is misaligned.
             let rest = request.body().done > 0;
             if first.misaligned || rest && self.is_misaligned(request.kind(), request.place(), request.memory_left()) {
-                self.divert(&mut request);
+                released = self.divert(&mut request);
             }
             let class = Class::of(request.kind(), request.position().is_some());
             let trail = &mut request.body_mut().trail;
@@ -592,8 +599,12 @@ impl OpenFile {
         }
         match self.order.admit(request, &self.counts) {
             Some(close) if close.kind() == OpKind::Close => self.close(close),
-            Some(request) => self.launch_near(request),
+            Some(request) => released |= self.launch_near(request),
             None => self.waits_for_others(),
+        }
+        if released {
+            // By an operation that nobody may poll for a long time.
+            self.core.flush_after_completion();
         }
     }
 

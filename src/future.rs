@@ -128,10 +128,12 @@ impl<T: Operation> Op<T> {
     /// # Ok(()) }
     /// ```
     pub fn wait(mut self) -> T::Output {
-        if let Stage::Fresh(Fresh { file, .. }) = &self.stage
+        if let Stage::Fresh(Fresh { file, ticket: None, .. }) = &self.stage
+            && T::READS
             && file.reads_in_the_caller()
         {
-            // What is over at once needs nobody who drives.
+            // What is over at once needs nobody who drives. What was started before it goes out all the same.
+            file.core.flush();
             let _held = events::hold();
             if let Begun::Over(output, _) = begin(&mut self.stage, None) {
                 return output;
@@ -275,9 +277,6 @@ impl<T: Operation> Op<T> {
     /// The first poll's work for what has not begun. Without a waker it never gets in line.
     fn begin(&mut self, waker: Option<&Waker>) -> Result<(), NoRoom> {
         let _held = events::hold();
-        if matches!(&self.stage, Stage::Fresh(Fresh { ticket: Some(_), .. })) && waker.is_none() {
-            return Ok(());
-        }
         let Stage::Fresh(fresh) = &self.stage else { return Ok(()) };
         let core = fresh.file.core.clone();
         match begin(&mut self.stage, waker) {

@@ -69,6 +69,10 @@ impl Shape {
 /// # Ok(()) }
 /// ```
 pub trait Operation: sealed::Sealed + Send + 'static {
+    /// Whether it is one that the page cache may answer.
+    #[doc(hidden)]
+    const READS: bool = false;
+
     /// What it returns.
     type Output: Send + 'static;
 
@@ -202,6 +206,8 @@ fn written_out(result: io::Result<u64>, wanted: u64) -> io::Result<()> {
 
 impl<B: IoBufMut> sealed::Sealed for Read<B> {}
 impl<B: IoBufMut> Operation for Read<B> {
+    const READS: bool = true;
+
     type Output = BufResult<usize, B>;
 
     fn shape(&mut self) -> Shape {
@@ -220,6 +226,8 @@ impl<B: IoBufMut> Operation for Read<B> {
 
 impl<B: IoBufMut> sealed::Sealed for ReadExact<B> {}
 impl<B: IoBufMut> Operation for ReadExact<B> {
+    const READS: bool = true;
+
     type Output = BufResult<(), B>;
 
     fn shape(&mut self) -> Shape {

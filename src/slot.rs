@@ -312,7 +312,7 @@ impl Slab {
                 }
             }
         };
-        drop(mine);
+        crate::request::contain(|| drop(mine));
         next.into_iter().for_each(wake);
         if index.is_some() {
             *ticket = None;

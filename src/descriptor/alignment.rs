@@ -34,8 +34,8 @@ impl OpenFile {
         Error::Strict { what, errno: Some(Errno(libc::EINVAL)) }
     }
 
-    /// Sends a request through the page cache.
-    pub(super) fn divert(&self, request: &mut Request) {
+    /// Sends a request through the page cache. Returns whether another one was let go by that, which has to be flushed.
+    pub(super) fn divert(&self, request: &mut Request) -> bool {
         self.core.counters.fallback(Reason::Misaligned);
         let body = request.body_mut();
         body.trail.reasons.insert(Reason::Misaligned);
@@ -48,7 +48,7 @@ impl OpenFile {
         body.trail.backend = self.core.pool;
         body.trail.refused = None;
         // It is another request for the gate, which it has to pass anew.
-        self.take_back(&mut body.trail.pass);
+        self.take_back(&mut body.trail.pass)
     }
 
     /// Whether the last word was `EINVAL` because the descriptor is direct, whatever is known of its alignment: facts may be

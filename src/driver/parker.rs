@@ -16,7 +16,7 @@ use super::doorbell::{Bell, Doorbell};
 use crate::completion::Lasting;
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering, fence};
 use crate::sync::thread::{self, Thread};
-use crate::sync::{Mutex, lock, thread_mark};
+use crate::sync::{Mutex, lock, thread_mark, try_lock};
 
 thread_local! {
     /// This thread's: taken once, and lent.
@@ -50,7 +50,8 @@ const IN_KERNEL: u8 = 2;
 impl Parker {
     /// This thread's.
     pub(super) fn current() -> Arc<Self> {
-        Self::with_current(|parker, _| parker.clone())
+        // In a destructor, at the thread's end, one that is nobody else's later: it is kept beyond this call.
+        MINE.try_with(|taken| taken.parker().clone()).unwrap_or_else(|_| Self::new())
     }
 
     /// Lends this thread's, and its waker.
@@ -104,12 +105,14 @@ impl<B: Bell> Parker<B> {
         })
     }
 
-    /// Gives it to this thread, after another one.
-    fn take_over(&self) {
-        *lock(&self.thread) = thread::current();
+    /// Gives it to this thread, after another one. `false`: whoever has locked it is gone, as in the child of a fork.
+    fn take_over(&self) -> bool {
+        let Some(mut thread) = try_lock(&self.thread) else { return false };
+        *thread = thread::current();
         let before = self.mark.swap(thread_mark(), Ordering::Relaxed);
         debug_assert_eq!(before, 0, "another thread has it");
         self.take_notified();
+        true
     }
 
     /// Its thread ends.

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::mem;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::task::{Poll, Waker};
@@ -42,6 +43,10 @@ pub(super) enum Begun<O> {
 /// In place: what moves from place to place as a whole, just written part by part, is waited for by the processor.
 pub(super) fn begin<T: Operation>(stage: &mut Stage<T>, waker: Option<&Waker>) -> Begun<T::Output> {
     let Stage::Fresh(Fresh { file, operation, ticket, done }) = stage else { return Begun::OnItsWay };
+    if ticket.is_some() && waker.is_none() {
+        // It has begun, and keeps its place.
+        return Begun::Waits;
+    }
     let (mut shape, mut memory) = (operation.shape(), Ranges::default());
     // Such a file appends anyway, in its own order.
     shape.how.append &= !file.facts.append;
@@ -100,7 +105,11 @@ pub(super) fn begin<T: Operation>(stage: &mut Stage<T>, waker: Option<&Waker>) -
         None => {
             // The last slot may be that of a cached write, which must not wait for who waits for the slot.
             file.give_back(&mut pass);
-            match acquire(&file.core, ticket, waker) {
+            // It is counted already if it is in line.
+            let undo = ticket.is_none().then(|| Undo { file, slot: None, kind: shape.kind, pass });
+            let acquired = acquire(&file.core, ticket, waker);
+            mem::forget(undo);
+            match acquired {
                 Poll::Ready(slot) => NonNull::from(slot),
                 Poll::Pending if waker.is_none() => {
                     leave(file, shape.kind, pass);
@@ -129,6 +138,26 @@ pub(super) fn begin<T: Operation>(stage: &mut Stage<T>, waker: Option<&Waker>) -
         ptr::write(stage, Stage::Sent(launch.send(file, slot, operation)));
     }
     Begun::OnItsWay
+}
+
+/// Takes back, where foreign code (a waker, a buffer) panics, what has begun: nobody would ever end it. Forgotten otherwise.
+pub(super) struct Undo<'a> {
+    pub(super) file: &'a OpenFile,
+    /// With what was put into it so far.
+    pub(super) slot: Option<NonNull<Slot>>,
+    pub(super) kind: OpKind,
+    pub(super) pass: Pass,
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot {
+            // SAFETY: the slot is the slab's, which the file keeps; it was acquired, and nobody else knows of it.
+            unsafe { slot.as_ref().clear() };
+        }
+        give_back(self.file, self.slot);
+        leave(self.file, self.kind, self.pass);
+    }
 }
 
 /// Finishes the operation of a stage that is still fresh.

@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use std::mem;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use crate::request::{Body, OpKind, Place, Request, Trail};
 use crate::slot::Slot;
 use crate::stream::StepMemory;
 
+use super::begin::Undo;
 use super::sent::{Flush, Sent};
 
 /// A request about to be made.
@@ -41,6 +43,7 @@ impl Launch<'_> {
         // SAFETY: the file keeps the slab. It moves into the slot, and stays there until both sides have left; we are the
         // future side.
         let slot = unsafe { slot.as_ref() };
+        let undo = Undo { file: &file, slot: Some(NonNull::from(slot)), kind: shape.kind, pass: self.pass };
         // SAFETY: the slot is activated and not started: its cells are ours. The memory is asked for where the operation lies
         // from now on; `done` is at most its length.
         let request = unsafe {
@@ -66,6 +69,7 @@ impl Launch<'_> {
                 body.done = self.done;
                 body.trail = Trail { backend, gate: self.gate, pass: self.pass, reasons, ..Trail::default() };
             });
+            mem::forget(undo);
             slot.set_owner(file);
             Request::from_slot(slot)
         };

@@ -66,6 +66,8 @@ fn filled<B: IoVecBufMut>(buffers: &mut B, result: &io::Result<u64>) {
 
 impl<B: IoVecBufMut> sealed::Sealed for ReadVectored<B> {}
 impl<B: IoVecBufMut> Operation for ReadVectored<B> {
+    const READS: bool = true;
+
     type Output = BufResult<usize, B>;
 
     fn shape(&mut self) -> Shape {
@@ -84,6 +86,8 @@ impl<B: IoVecBufMut> Operation for ReadVectored<B> {
 
 impl<B: IoVecBufMut> sealed::Sealed for ReadExactVectored<B> {}
 impl<B: IoVecBufMut> Operation for ReadExactVectored<B> {
+    const READS: bool = true;
+
     type Output = BufResult<(), B>;
 
     fn shape(&mut self) -> Shape {

@@ -37,8 +37,8 @@ impl Taken {
             rest = unsafe { kept.below.load(Ordering::Relaxed).as_ref() };
             put(kept);
         }
-        first.parker.take_over();
-        Self(first)
+        // One that cannot be had is left behind.
+        if first.parker.take_over() { Self(first) } else { Self::new() }
     }
 
     pub(super) fn parker(&self) -> &'static Arc<Parker> {
