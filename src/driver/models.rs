@@ -162,6 +162,43 @@ impl Driven for Engine {
     }
 }
 
+/// A thread that stays in the seat when there is nothing to collect.
+struct Stayer<'a>(&'a Engine);
+
+impl Driven for Stayer<'_> {
+    type Bell = Kernel;
+
+    fn seat(&self) -> &Seat<Kernel> {
+        self.0.seat()
+    }
+
+    fn needs_driving(&self) -> bool {
+        self.0.needs_driving()
+    }
+
+    fn stays(&self) -> bool {
+        true
+    }
+
+    fn flush(&self, _: Option<crate::request::RequestId>) {}
+
+    fn reap(&self) {
+        self.0.reap();
+    }
+
+    fn drive(&self, parker: &Parker<Kernel>, timeout: Option<Duration>) {
+        self.0.drive(parker, timeout);
+    }
+
+    fn is_foreign(&self) -> bool {
+        false
+    }
+
+    fn attend(&self) -> bool {
+        true
+    }
+}
+
 fn start(engine: &Arc<Engine>, f: impl FnOnce(&Engine) + 'static) -> thread::JoinHandle<()> {
     let engine = engine.clone();
     thread::spawn(move || f(&engine))
@@ -218,6 +255,28 @@ fn loom_who_is_nudged_in_vain_passes_it_on() {
         engine.events[1].happen();
         engine.kernel.complete(0);
         waiters.into_iter().for_each(|waiter| waiter.join().expect("it is served"));
+    });
+}
+
+/// A thread stays in the seat, or is about to, while another one submits what a third waits for: whoever of them collects it.
+/// Then it is told to go.
+#[test]
+fn loom_who_stays_in_the_seat_collects_for_others() {
+    model(|| {
+        let engine = Engine::new(0);
+        let stayer = start(&engine, |engine| {
+            let parker = Parker::new();
+            let end = seat::wait(&Stayer(engine), &parker, None, || engine.events[1].poll(&parker));
+            assert_eq!(end, Some(()));
+            seat::part(&Stayer(engine), &parker);
+        });
+        let waiter = start(&engine, |engine| engine.wait_for(0));
+        engine.in_flight.fetch_add(1, Ordering::SeqCst);
+        assert!(seat::ensure_driven(&*engine));
+        engine.kernel.complete(0);
+        waiter.join().expect("it is served");
+        engine.events[1].happen();
+        stayer.join().expect("it was told");
     });
 }
 

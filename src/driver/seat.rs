@@ -40,6 +40,12 @@ pub(super) trait Driven {
     /// Whether a thread that sleeps has to sleep in the seat for something to happen.
     fn needs_driving(&self) -> bool;
 
+    /// Whether a thread that has nothing to collect had better stay in the seat than sleep elsewhere: what is submitted next
+    /// then finds it there, and nobody has to wake it for that.
+    fn stays(&self) -> bool {
+        false
+    }
+
     /// Submits what is queued. The thread is then going to wait for nothing but `attended`, if that is named.
     fn flush(&self, attended: Option<RequestId>);
 
@@ -114,7 +120,8 @@ impl<B: Bell> Seat<B> {
 /// Sleeps until something happens that may concern this thread. Returns early rather than late.
 pub(super) fn sleep<D: Driven>(driven: &D, parker: &Arc<Parker<D::Bell>>, timeout: Option<Duration>) {
     let seat = driven.seat();
-    if driven.needs_driving() {
+    // Who sleeps without the seat would take it.
+    if driven.needs_driving() || driven.stays() && seat.parked_count.load(Ordering::SeqCst) == 0 {
         // A waker that waits, called by who sits: nobody else can drive, and the seat stays taken afterwards.
         let seated = seat.is_mine();
         if seated || seat.take() {
@@ -231,6 +238,12 @@ impl Driven for Arc<Core> {
 
     fn needs_driving(&self) -> bool {
         Core::needs_driving(self)
+    }
+
+    fn stays(&self) -> bool {
+        // With an executor that is not ours this thread is woken by completions alone, round by round. A program that drives
+        // has what it polls told by the same events.
+        is_driver_thread() && !self.driver.exported.load(Ordering::SeqCst) && !self.fork.is_child()
     }
 
     fn flush(&self, attended: Option<RequestId>) {
