@@ -1,5 +1,8 @@
 //! Operations in flight, as an executor would keep them: each has a place with a waker of its own, and is polled when that
 //! was called. Nothing is allocated per request, and nothing is polled in vain.
+//!
+//! Few of them, inside `Engine::block_on`, are all polled whenever the task is, with its waker, as `join_all` does: a poll
+//! that finds nothing costs less than a waker that tells.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +16,9 @@ use crate::log::{Log, Source};
 use crate::patterns::Request;
 use crate::scratch;
 use crate::text::Failure;
+
+/// So many are polled all together at the most.
+const TOGETHER: usize = 128;
 
 /// An operation.
 pub(super) enum Flying {
@@ -152,7 +158,8 @@ impl Places {
         self.idle.clear();
         self.idle.extend(0..self.places.len());
         let live = self.places.len();
-        Flight { places: self, file, source, log, driving, live, now: Instant::now(), failure: None }
+        let together = driving && live <= TOGETHER;
+        Flight { places: self, file, source, log, driving, together, live, now: Instant::now(), failure: None }
     }
 }
 
@@ -163,6 +170,8 @@ pub(super) struct Flight<'a, 'b> {
     source: &'a mut Source<'b>,
     log: &'a mut Log,
     driving: bool,
+    /// All are polled whenever the task is.
+    together: bool,
     /// Places that have an operation, or want one.
     live: usize,
     now: Instant,
@@ -184,18 +193,30 @@ impl Flight<'_, '_> {
         self.places.board.asleep.store(false, Ordering::SeqCst);
         let calls = self.log.enter();
         self.now = calls.start;
-        self.take_woken();
-        let requests = self.begin_idle();
-        self.submit();
+        if self.together {
+            self.take_all(context);
+        } else {
+            self.take_woken();
+        }
+        let requests = self.begin_idle(context);
+        self.submit(context);
         self.log.leave(calls, requests);
         std::mem::swap(&mut self.places.idle, &mut self.places.later);
         if self.live == 0 {
             return Poll::Ready(());
         }
-        if !self.places.idle.is_empty() || !self.places.board.sleep(context) {
+        if !self.places.idle.is_empty() || !self.together && !self.places.board.sleep(context) {
             context.waker().wake_by_ref();
         }
         Poll::Pending
+    }
+
+    fn take_all(&mut self, context: &mut Context<'_>) {
+        for at in 0..self.places.places.len() {
+            if self.poll(at, Age::Sent, Some(context)).is_ready() {
+                self.places.idle.push(at);
+            }
+        }
     }
 
     fn take_woken(&mut self) {
@@ -207,7 +228,7 @@ impl Flight<'_, '_> {
             while bits != 0 {
                 let at = word * 64 + bits.trailing_zeros() as usize;
                 bits &= bits - 1;
-                if self.poll(at, Age::Sent).is_ready() {
+                if self.poll(at, Age::Sent, None).is_ready() {
                     self.places.idle.push(at);
                 }
             }
@@ -215,7 +236,7 @@ impl Flight<'_, '_> {
     }
 
     /// Begins an operation in each idle place; how many.
-    fn begin_idle(&mut self) -> u64 {
+    fn begin_idle(&mut self, context: &mut Context<'_>) -> u64 {
         let mut begun = 0;
         while let Some(at) = self.places.idle.pop() {
             let Some(request) = self.source.next(self.now) else {
@@ -227,7 +248,7 @@ impl Flight<'_, '_> {
             let Some(buffer) = place.buffer.take() else { unreachable!("place {at} is idle") };
             (place.request, place.start) = (request, self.now);
             place.flying = Some(Flying::begin(self.file, request, buffer));
-            match self.poll(at, Age::Begun) {
+            match self.poll(at, Age::Begun, Some(context)) {
                 Poll::Ready(()) => self.places.later.push(at),
                 Poll::Pending => self.places.fresh.push(at),
             }
@@ -237,23 +258,27 @@ impl Flight<'_, '_> {
 
     /// The second poll of what was begun submits all that was queued. A thread that drives the engine needs one for all: it
     /// is what `block_on` would do before it sleeps. Elsewhere each operation has asked for its own.
-    fn submit(&mut self) {
+    fn submit(&mut self, context: &mut Context<'_>) {
         let again = if self.driving { self.places.fresh.len().min(1) } else { self.places.fresh.len() };
         for _ in 0..again {
             let Some(at) = self.places.fresh.pop() else { break };
             self.places.board.forget(at);
-            if self.poll(at, Age::Begun).is_ready() {
+            if self.poll(at, Age::Begun, Some(context)).is_ready() {
                 self.places.later.push(at);
             }
         }
         self.places.fresh.clear();
     }
 
-    fn poll(&mut self, at: usize, age: Age) -> Poll<()> {
+    /// With the task's waker, where all are polled together.
+    fn poll(&mut self, at: usize, age: Age, task: Option<&mut Context<'_>>) -> Poll<()> {
         let place = &mut self.places.places[at];
         // Woken by an operation that has ended meanwhile.
         let Some(flying) = &mut place.flying else { return Poll::Pending };
-        let ended = flying.poll(&mut Context::from_waker(&place.waker));
+        let ended = match task {
+            Some(task) if self.together => flying.poll(task),
+            _ => flying.poll(&mut Context::from_waker(&place.waker)),
+        };
         ended.map(|ended| {
             if age == Age::Begun {
                 self.now = Instant::now();
