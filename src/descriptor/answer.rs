@@ -271,13 +271,7 @@ impl OpenFile {
             self.launch(next);
             released = true;
         });
-        if let Some(close) = close {
-            self.close(close);
-            released = true;
-        }
-        if released {
-            self.core.flush_after_completion();
-        }
+        self.go_after(close, released);
     }
 
     /// A stream's step is over: what it came to is left with the stream, and its descriptor is let go.

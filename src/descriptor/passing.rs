@@ -46,6 +46,12 @@ impl OpenFile {
             self.core.enqueue(next);
             released = true;
         });
+        self.go_after(close, released);
+    }
+
+    /// After an end: sends the close on its way that waited for it, and, with what else was `released`, to the backends.
+    #[inline]
+    pub(super) fn go_after(&self, close: Option<Request>, mut released: bool) {
         if let Some(close) = close {
             self.close(close);
             released = true;
