@@ -2,9 +2,10 @@
 //!
 //! A backend promises not to block in `submit`, but kernel AIO cannot keep that promise alone (`Capabilities::may_block`): a file system may do
 //! synchronously what should be asynchronous (metadata that has to be read, a write that needs blocks, no NOWAIT to say so).
-//! Which request of a batch it was cannot be told, and a thread that was preempted looks slow as well. So a slow batch,
-//! unless its thread is known to have been preempted and nothing else, only makes its lane *suspicious*: for a while each transfer is submitted on its own, and counts as slow only where the thread
-//! really slept or burned the time. What comes of it is the file's lesson (`router/learned.rs`).
+//! Which request of a batch it was cannot be told, and a thread that was preempted, or whose processor a host has lent to
+//! another guest, looks slow as well. So a slow batch, unless its thread is known neither to have slept nor to have burned the
+//! time, only makes its lane *suspicious*: for a while each transfer is submitted on its own, and counts as slow only where the
+//! thread really slept or burned the time. What comes of it is the file's lesson (`router/learned.rs`).
 
 #![allow(unsafe_code)]
 
@@ -25,8 +26,8 @@ pub(crate) const SLOW: Duration = Duration::from_micros(100);
 const COMPUTES: u32 = 5;
 /// A submission of several that takes longer than twice that, and this for each of its requests, is suspicious.
 const BATCH_SLOW_EACH: Duration = Duration::from_micros(10);
-/// Of so many requests or more it is asked whether the thread was preempted: a system call before them, which costs less than
-/// 64 submissions on their own do for nothing, on a busy machine again and again.
+/// Of so many requests or more it is asked whether the thread has worked all the time: two system calls before them, which cost
+/// less than 64 submissions on their own do for nothing, on a busy machine again and again.
 const BATCH_ASKED: usize = 8;
 /// So many submissions are looked at closely after it.
 const SUSPICIOUS: u32 = 64;
@@ -59,8 +60,8 @@ pub(crate) struct Timed {
     /// What their size may cost.
     allowance: Duration,
     close: Option<Close>,
-    /// How often the thread was switched away from before.
-    before: Option<Switches>,
+    /// What the thread had used before.
+    before: Option<Usage>,
     start: Instant,
 }
 
@@ -87,7 +88,7 @@ impl Timed {
         let bytes = |request: &Request| if request.kind().is_transfer() { request.length() } else { 0 };
         let bytes: u64 = if monitor.is_some() { batch.iter().map(bytes).sum() } else { 0 };
         let allowance = Duration::from_nanos(bytes / BYTES_EACH_NANOSECOND);
-        let before = (batch.len() >= BATCH_ASKED && monitor.is_some()).then(Switches::now);
+        let before = (batch.len() >= BATCH_ASKED && monitor.is_some()).then(Usage::now);
         Self { requests: batch.len(), allowance, close, before, start: Instant::now() }
     }
 
@@ -108,10 +109,14 @@ impl Timed {
                 counters.slow_submits.add_alone(1);
                 next = SUSPICIOUS;
             }
-        } else if wall > limit.saturating_add(monitor.slow).saturating_add(BATCH_SLOW_EACH * requests)
-            && !self.before.is_some_and(|before| before.was_only_preempted(Switches::now()))
-        {
-            next = SUSPICIOUS;
+        } else {
+            let each = BATCH_SLOW_EACH * requests;
+            let computes = limit.saturating_mul(COMPUTES).saturating_add(each);
+            if wall > limit.saturating_add(monitor.slow).saturating_add(each)
+                && self.before.is_none_or(|before| before.has_worked(computes))
+            {
+                next = SUSPICIOUS;
+            }
         }
         if next != left {
             monitor.suspicious.store(next, Ordering::Relaxed);
@@ -121,22 +126,6 @@ impl Timed {
 
 fn saturating_nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// How often this thread was switched away from, up to a moment.
-#[derive(Clone, Copy, Debug)]
-struct Switches {
-    /// It went to sleep by itself.
-    sleeps: libc::c_long,
-    /// It was preempted.
-    preemptions: libc::c_long,
-}
-
-impl Switches {
-    /// Whether the thread has run whenever it was let.
-    fn was_only_preempted(self, now: Self) -> bool {
-        now.sleeps == self.sleeps && now.preemptions > self.preemptions
-    }
 }
 
 /// What this thread has used up to a moment.
@@ -149,32 +138,31 @@ struct Usage {
 
 impl Usage {
     fn now() -> Self {
-        Self { sleeps: Switches::now().sleeps, cpu: os::thread_time() }
+        Self { sleeps: sleeps(), cpu: os::thread_time() }
     }
 
     /// Whether the thread has slept since, or computed for longer than `time`: it was not just preempted.
     fn has_worked(&self, time: Duration) -> bool {
-        Switches::now().sleeps > self.sleeps || os::thread_time().saturating_sub(self.cpu) > time
+        sleeps() > self.sleeps || os::thread_time().saturating_sub(self.cpu) > time
     }
 }
 
-impl Switches {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    fn now() -> Self {
-        let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-        // SAFETY: getrusage(2) fills the structure; all zeroes is a value of it, should it fail.
-        let usage = unsafe {
-            libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
-            usage.assume_init()
-        };
-        Self { sleeps: usage.ru_nvcsw, preemptions: usage.ru_nivcsw }
-    }
+/// How often this thread went to sleep by itself.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn sleeps() -> libc::c_long {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: getrusage(2) fills the structure; all zeroes is a value of it, should it fail.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    usage.ru_nvcsw
+}
 
-    /// Not known per thread: CPU time alone decides.
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    fn now() -> Self {
-        Self { sleeps: 0, preemptions: 0 }
-    }
+/// Not known per thread: CPU time alone decides.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn sleeps() -> libc::c_long {
+    0
 }
 
 #[cfg(all(test, not(polyaio_loom), target_os = "linux"))]
@@ -182,15 +170,36 @@ mod tests {
     use super::*;
     use crate::testing::{PATIENCE, one_of_many};
 
+    /// Whether a submission of so many requests, which was on its way for half a minute, makes its lane suspicious; `before`: what
+    /// its thread had used.
+    fn suspects(requests: usize, before: Option<Usage>) -> bool {
+        let monitor = Monitor::new(SLOW);
+        let Some(start) = Instant::now().checked_sub(Duration::from_secs(30)) else {
+            panic!("the machine runs since just now")
+        };
+        let timed = Timed { requests, allowance: Duration::ZERO, close: None, before, start };
+        timed.end(Some(&monitor), &BackendCounters::default());
+        monitor.suspicious.load(Ordering::Relaxed) > 0
+    }
+
     #[test]
-    fn who_was_preempted_and_has_not_slept_was_only_preempted() {
-        let before = Switches { sleeps: 3, preemptions: 5 };
-        assert!(before.was_only_preempted(Switches { preemptions: 6, ..before }));
-        assert!(!before.was_only_preempted(before), "it has computed");
-        assert!(!before.was_only_preempted(Switches { sleeps: 4, preemptions: 6 }), "it has slept, too");
-        let before = Switches::now();
-        std::thread::sleep(Duration::from_millis(1));
-        assert!(!before.was_only_preempted(Switches::now()));
+    fn a_batch_is_suspicious_where_its_thread_has_worked_all_the_time() {
+        // Wherever the half minute went, it was not this thread that has used it: another thread had the processor, or another
+        // guest.
+        one_of_many("lost the processor, and nothing else", || {
+            if suspects(32, Some(Usage::now())) { Err("it is suspicious".into()) } else { Ok(()) }
+        });
+        assert!(suspects(32, Some(Usage { sleeps: -1, ..Usage::now() })), "it has slept");
+        let computes = SLOW * COMPUTES + BATCH_SLOW_EACH * 32;
+        assert!(computes < SLOW * 10, "or the next line would not tell them apart");
+        let used = |time| Usage { sleeps: libc::c_long::MAX, cpu: os::thread_time().saturating_sub(time) };
+        let start = Instant::now();
+        while os::thread_time() < SLOW * 20 && start.elapsed() < PATIENCE {
+            std::hint::spin_loop();
+        }
+        assert!(suspects(32, Some(used(SLOW * 10))), "it has computed");
+        assert!(!suspects(32, Some(used(SLOW))), "it has computed for a moment");
+        assert!(suspects(4, None), "nobody has asked: it is looked at closely to be sure");
     }
 
     #[test]
