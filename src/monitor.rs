@@ -29,7 +29,7 @@ const BATCH_SLOW_EACH: Duration = Duration::from_micros(10);
 /// Of so many requests or more it is asked whether the thread has worked all the time: two system calls before them, which cost
 /// less than 64 submissions on their own do for nothing, on a busy machine again and again.
 const BATCH_ASKED: usize = 8;
-/// So many submissions are looked at closely after it.
+/// So many submissions are looked at closely after one that is suspicious, or asked that of after one that was slow and was not.
 const SUSPICIOUS: u32 = 64;
 /// In each case so many bytes may take a nanosecond more, or 1 MiB 0.1 ms: what is read or written directly is pinned in
 /// memory page by page.
@@ -41,11 +41,18 @@ pub(crate) struct Monitor {
     slow: Duration,
     /// Submissions that are still to be looked at closely.
     suspicious: AtomicU32,
+    /// Submissions that are still to be asked whether the thread has worked all the time, however few their requests are.
+    asked: AtomicU32,
 }
 
 impl Monitor {
     pub(crate) fn new(slow: Duration) -> Self {
-        Self { slow, suspicious: AtomicU32::new(0) }
+        Self { slow, suspicious: AtomicU32::new(0), asked: AtomicU32::new(0) }
+    }
+
+    /// Whether the thread of a submission is asked what it uses.
+    fn asks(&self, requests: usize) -> bool {
+        requests >= BATCH_ASKED || self.asked.load(Ordering::Relaxed) > 0
     }
 
     /// Whether a request goes out on its own, to be timed closely.
@@ -88,7 +95,8 @@ impl Timed {
         let bytes = |request: &Request| if request.kind().is_transfer() { request.length() } else { 0 };
         let bytes: u64 = if monitor.is_some() { batch.iter().map(bytes).sum() } else { 0 };
         let allowance = Duration::from_nanos(bytes / BYTES_EACH_NANOSECOND);
-        let before = (batch.len() >= BATCH_ASKED && monitor.is_some()).then(Usage::now);
+        let asks = close.is_none() && monitor.is_some_and(|monitor| monitor.asks(batch.len()));
+        let before = asks.then(Usage::now);
         Self { requests: batch.len(), allowance, close, before, start: Instant::now() }
     }
 
@@ -99,28 +107,34 @@ impl Timed {
         counters.submit_ns.add_many(saturating_nanoseconds(wall) / u64::from(requests), u64::from(requests));
         counters.batch_sizes.add_many(u64::from(requests), 1);
         let Some(monitor) = monitor else { return };
-        let left = monitor.suspicious.load(Ordering::Relaxed);
-        let mut next = left.saturating_sub(1);
         let limit = monitor.slow.saturating_add(self.allowance);
+        let mut suspects = false;
         if let Some(close) = self.close {
-            let slow = wall > limit && close.before.has_worked(limit.saturating_mul(COMPUTES));
-            close.owner.submitted(close.class, close.backend, slow);
-            if slow {
+            suspects = wall > limit && close.before.has_worked(limit.saturating_mul(COMPUTES));
+            close.owner.submitted(close.class, close.backend, suspects);
+            if suspects {
                 counters.slow_submits.add_alone(1);
-                next = SUSPICIOUS;
             }
         } else {
             let each = BATCH_SLOW_EACH * requests;
-            let computes = limit.saturating_mul(COMPUTES).saturating_add(each);
-            if wall > limit.saturating_add(monitor.slow).saturating_add(each)
-                && self.before.is_none_or(|before| before.has_worked(computes))
-            {
-                next = SUSPICIOUS;
+            let is_slow = wall > limit.saturating_add(monitor.slow).saturating_add(each);
+            match self.before {
+                Some(before) if is_slow => {
+                    suspects = before.has_worked(limit.saturating_mul(COMPUTES).saturating_add(each));
+                }
+                before => count_down(&monitor.asked, is_slow && before.is_none()),
             }
         }
-        if next != left {
-            monitor.suspicious.store(next, Ordering::Relaxed);
-        }
+        count_down(&monitor.suspicious, suspects);
+    }
+}
+
+/// Begins to count anew, or goes on.
+fn count_down(left: &AtomicU32, anew: bool) {
+    let now = left.load(Ordering::Relaxed);
+    let next = if anew { SUSPICIOUS } else { now.saturating_sub(1) };
+    if next != now {
+        left.store(next, Ordering::Relaxed);
     }
 }
 
@@ -172,13 +186,12 @@ mod tests {
 
     /// Whether a submission of so many requests, which was on its way for half a minute, makes its lane suspicious; `before`: what
     /// its thread had used.
-    fn suspects(requests: usize, before: Option<Usage>) -> bool {
-        let monitor = Monitor::new(SLOW);
+    fn suspects(monitor: &Monitor, requests: usize, before: Option<Usage>) -> bool {
         let Some(start) = Instant::now().checked_sub(Duration::from_secs(30)) else {
             panic!("the machine runs since just now")
         };
         let timed = Timed { requests, allowance: Duration::ZERO, close: None, before, start };
-        timed.end(Some(&monitor), &BackendCounters::default());
+        timed.end(Some(monitor), &BackendCounters::default());
         monitor.suspicious.load(Ordering::Relaxed) > 0
     }
 
@@ -186,20 +199,36 @@ mod tests {
     fn a_batch_is_suspicious_where_its_thread_has_worked_all_the_time() {
         // Wherever the half minute went, it was not this thread that has used it: another thread had the processor, or another
         // guest.
+        let suspects_of_many = |before| suspects(&Monitor::new(SLOW), 32, Some(before));
         one_of_many("lost the processor, and nothing else", || {
-            if suspects(32, Some(Usage::now())) { Err("it is suspicious".into()) } else { Ok(()) }
+            if suspects_of_many(Usage::now()) { Err("it is suspicious".into()) } else { Ok(()) }
         });
-        assert!(suspects(32, Some(Usage { sleeps: -1, ..Usage::now() })), "it has slept");
+        assert!(suspects_of_many(Usage { sleeps: -1, ..Usage::now() }), "it has slept");
         let computes = SLOW * COMPUTES + BATCH_SLOW_EACH * 32;
-        assert!(computes < SLOW * 10, "or the next line would not tell them apart");
+        assert!(computes < SLOW * 10, "or what follows would not tell them apart");
         let used = |time| Usage { sleeps: libc::c_long::MAX, cpu: os::thread_time().saturating_sub(time) };
         let start = Instant::now();
         while os::thread_time() < SLOW * 20 && start.elapsed() < PATIENCE {
             std::hint::spin_loop();
         }
-        assert!(suspects(32, Some(used(SLOW * 10))), "it has computed");
-        assert!(!suspects(32, Some(used(SLOW))), "it has computed for a moment");
-        assert!(suspects(4, None), "nobody has asked: it is looked at closely to be sure");
+        assert!(suspects_of_many(used(SLOW * 10)), "it has computed");
+        assert!(!suspects_of_many(used(SLOW)), "it has computed for a moment");
+    }
+
+    #[test]
+    fn a_few_requests_are_asked_after_the_first_that_was_slow() {
+        let monitor = Monitor::new(SLOW);
+        assert!(!monitor.asks(1) && monitor.asks(BATCH_ASKED));
+        assert!(!suspects(&monitor, 1, None), "nobody has asked what its thread did meanwhile");
+        assert!(monitor.asks(1));
+        assert!(suspects(&monitor, 1, Some(Usage { sleeps: -1, ..Usage::now() })));
+        for _ in 0..SUSPICIOUS {
+            let timed =
+                Timed { requests: 1, allowance: Duration::MAX, close: None, before: None, start: Instant::now() };
+            timed.end(Some(&monitor), &BackendCounters::default());
+        }
+        assert!(!monitor.asks(1), "it was not slow again");
+        assert_eq!(monitor.suspicious.load(Ordering::Relaxed), 0);
     }
 
     #[test]
