@@ -41,7 +41,8 @@ pub(crate) struct Monitor {
     slow: Duration,
     /// Submissions that are still to be looked at closely.
     suspicious: AtomicU32,
-    /// Submissions that are still to be asked whether the thread has worked all the time, however few their requests are.
+    /// Submissions that are still to be asked whether the thread has worked all the time, however few their requests are; one
+    /// that is alone is looked at closely.
     asked: AtomicU32,
 }
 
@@ -50,9 +51,9 @@ impl Monitor {
         Self { slow, suspicious: AtomicU32::new(0), asked: AtomicU32::new(0) }
     }
 
-    /// Whether the thread of a submission is asked what it uses.
-    fn asks(&self, requests: usize) -> bool {
-        requests >= BATCH_ASKED || self.asked.load(Ordering::Relaxed) > 0
+    /// Whether the thread of a submission is asked what it uses, however few its requests are.
+    fn asks(&self) -> bool {
+        self.asked.load(Ordering::Relaxed) > 0
     }
 
     /// Whether a request goes out on its own, to be timed closely.
@@ -85,7 +86,7 @@ impl Timed {
     /// Begins to time the submission of `batch`.
     pub(crate) fn start(batch: &VecDeque<Request>, monitor: Option<&Monitor>) -> Self {
         let alone = batch.front().filter(|_| batch.len() == 1);
-        let watched = alone.filter(|r| r.kind().is_transfer() && monitor.is_some_and(|m| m.isolates(r)));
+        let watched = alone.filter(|r| r.kind().is_transfer() && monitor.is_some_and(|m| m.asks() || m.isolates(r)));
         let close = watched.map(|request| Close {
             owner: request.owner().clone(),
             class: Class::of(request.kind(), request.position().is_some()),
@@ -95,8 +96,8 @@ impl Timed {
         let bytes = |request: &Request| if request.kind().is_transfer() { request.length() } else { 0 };
         let bytes: u64 = if monitor.is_some() { batch.iter().map(bytes).sum() } else { 0 };
         let allowance = Duration::from_nanos(bytes / BYTES_EACH_NANOSECOND);
-        let asks = close.is_none() && monitor.is_some_and(|monitor| monitor.asks(batch.len()));
-        let before = asks.then(Usage::now);
+        let asks = |monitor: &Monitor| batch.len() >= BATCH_ASKED || monitor.asks();
+        let before = monitor.filter(|monitor| close.is_none() && asks(monitor)).map(|_| Usage::now());
         Self { requests: batch.len(), allowance, close, before, start: Instant::now() }
     }
 
@@ -110,6 +111,7 @@ impl Timed {
         let limit = monitor.slow.saturating_add(self.allowance);
         let mut suspects = false;
         if let Some(close) = self.close {
+            count_down(&monitor.asked, false);
             suspects = wall > limit && close.before.has_worked(limit.saturating_mul(COMPUTES));
             close.owner.submitted(close.class, close.backend, suspects);
             if suspects {
@@ -218,16 +220,16 @@ mod tests {
     #[test]
     fn a_few_requests_are_asked_after_the_first_that_was_slow() {
         let monitor = Monitor::new(SLOW);
-        assert!(!monitor.asks(1) && monitor.asks(BATCH_ASKED));
+        assert!(!monitor.asks());
         assert!(!suspects(&monitor, 1, None), "nobody has asked what its thread did meanwhile");
-        assert!(monitor.asks(1));
+        assert!(monitor.asks());
         assert!(suspects(&monitor, 1, Some(Usage { sleeps: -1, ..Usage::now() })));
         for _ in 0..SUSPICIOUS {
             let timed =
                 Timed { requests: 1, allowance: Duration::MAX, close: None, before: None, start: Instant::now() };
             timed.end(Some(&monitor), &BackendCounters::default());
         }
-        assert!(!monitor.asks(1), "it was not slow again");
+        assert!(!monitor.asks(), "it was not slow again");
         assert_eq!(monitor.suspicious.load(Ordering::Relaxed), 0);
     }
 

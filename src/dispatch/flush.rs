@@ -15,22 +15,24 @@ use crate::slot::Slab;
 
 impl Core {
     /// Submits what is queued, and what that brings along: requests that go to another lane, or that waited for one that
-    /// ended inside `submit`.
-    pub(crate) fn flush(&self) {
-        self.flush_attending(None);
+    /// ended inside `submit`. Returns whether there was something.
+    pub(crate) fn flush(&self) -> bool {
+        self.flush_attending(None)
     }
 
     /// The same, by a thread that is then going to wait for nothing but `attended`, in [`wait_for`](Self::wait_for).
-    pub(crate) fn flush_attending(&self, attended: Option<RequestId>) {
+    pub(crate) fn flush_attending(&self, attended: Option<RequestId>) -> bool {
         if self.fork.is_child() {
-            return;
+            return false;
         }
+        let mut any = false;
         loop {
-            let mut any = false;
-            self.visit_lanes(|lane| any |= self.flush_lane(lane, attended));
-            if !any {
-                break;
+            let mut more = false;
+            self.visit_lanes(|lane| more |= self.flush_lane(lane, attended));
+            if !more {
+                return any;
             }
+            any = true;
         }
     }
 

@@ -125,14 +125,16 @@ impl Sent {
             }
             return if expected { Poll::Pending } else { completion.poll(waker) };
         }
-        if !driving || self.flush != Flush::Done {
-            core.flush();
+        // In the second poll whoever has submitted the request, with others, has looked for them all.
+        let mut looks = self.flush == Flush::Done;
+        if !driving || !looks {
+            looks |= core.flush();
             self.flush = Flush::Done;
         }
-        if completion.poll(waker).is_pending() {
+        if looks && !completion.is_done() {
             core.reap(REAP_MAX);
         }
-        // Again, and not only peeked at: whoever completed it meanwhile has used up the waker.
+        // Not only peeked at: whoever completed it meanwhile has used up the waker.
         let result = completion.poll(waker);
         if result.is_pending() && !driving {
             keep_driven(core, waker);
