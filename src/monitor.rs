@@ -1,7 +1,9 @@
 //! Whether submitting holds the caller up: every submission is timed, and what is slow is looked at closely.
 //!
-//! A backend promises not to block in `submit`, but kernel AIO cannot keep that promise alone (`Capabilities::may_block`): a file system may do
-//! synchronously what should be asynchronous (metadata that has to be read, a write that needs blocks, no NOWAIT to say so).
+//! A backend promises not to block in `submit`, but kernel AIO cannot keep that promise alone (`Capabilities::may_block`): a
+//! file system may do synchronously what should be asynchronous (metadata that has to be read, a write that needs blocks, no
+//! NOWAIT to say so).
+//!
 //! Which request of a batch it was cannot be told, and a thread that was preempted, or whose processor a host has lent to
 //! another guest, looks slow as well. So a slow batch, unless its thread is known neither to have slept nor to have burned the
 //! time, only makes its lane *suspicious*: for a while each transfer is submitted on its own, and counts as slow only where the
@@ -29,7 +31,11 @@ const BATCH_SLOW_EACH: Duration = Duration::from_micros(10);
 /// Of so many requests or more it is asked whether the thread has worked all the time: two system calls before them, which cost
 /// less than 64 submissions on their own do for nothing, on a busy machine again and again.
 const BATCH_ASKED: usize = 8;
-/// So many submissions are looked at closely after one that is suspicious, or asked that of after one that was slow and was not.
+/// What each request of a batch uses of the processor by itself, at the most: what the batch uses beyond that one of them may
+/// have burned.
+const BATCH_USES_EACH: Duration = Duration::from_micros(5);
+/// So many submissions are looked at closely after a suspicious one. And of so many it is asked what their thread does, after a
+/// slow one of which that was not asked.
 const SUSPICIOUS: u32 = 64;
 /// In each case so many bytes may take a nanosecond more, or 1 MiB 0.1 ms: what is read or written directly is pinned in
 /// memory page by page.
@@ -118,13 +124,13 @@ impl Timed {
                 counters.slow_submits.add_alone(1);
             }
         } else {
-            let each = BATCH_SLOW_EACH * requests;
-            let is_slow = wall > limit.saturating_add(monitor.slow).saturating_add(each);
+            let is_slow = wall > limit.saturating_add(monitor.slow).saturating_add(BATCH_SLOW_EACH * requests);
             match self.before {
                 Some(before) if is_slow => {
-                    suspects = before.has_worked(limit.saturating_mul(COMPUTES).saturating_add(each));
+                    let uses = self.allowance.saturating_add(BATCH_USES_EACH * requests);
+                    suspects = before.has_worked(monitor.slow.saturating_mul(COMPUTES).saturating_add(uses));
                 }
-                before => count_down(&monitor.asked, is_slow && before.is_none()),
+                _ => count_down(&monitor.asked, is_slow),
             }
         }
         count_down(&monitor.suspicious, suspects);
@@ -184,12 +190,13 @@ fn sleeps() -> libc::c_long {
 #[cfg(all(test, not(polyaio_loom), target_os = "linux"))]
 mod tests {
     use super::*;
-    use crate::testing::{PATIENCE, one_of_many};
+    use crate::request::OpKind;
+    use crate::testing::{Bench, PATIENCE, one_of_many};
 
-    /// Whether a submission of so many requests, which was on its way for half a minute, makes its lane suspicious; `before`: what
-    /// its thread had used.
+    /// Whether a submission of so many requests, which was on its way for a second, makes its lane suspicious; `before`: what its
+    /// thread had used.
     fn suspects(monitor: &Monitor, requests: usize, before: Option<Usage>) -> bool {
-        let Some(start) = Instant::now().checked_sub(Duration::from_secs(30)) else {
+        let Some(start) = Instant::now().checked_sub(Duration::from_secs(1)) else {
             panic!("the machine runs since just now")
         };
         let timed = Timed { requests, allowance: Duration::ZERO, close: None, before, start };
@@ -197,40 +204,68 @@ mod tests {
         monitor.suspicious.load(Ordering::Relaxed) > 0
     }
 
-    #[test]
-    fn a_batch_is_suspicious_where_its_thread_has_worked_all_the_time() {
-        // Wherever the half minute went, it was not this thread that has used it: another thread had the processor, or another
-        // guest.
-        let suspects_of_many = |before| suspects(&Monitor::new(SLOW), 32, Some(before));
-        one_of_many("lost the processor, and nothing else", || {
-            if suspects_of_many(Usage::now()) { Err("it is suspicious".into()) } else { Ok(()) }
-        });
-        assert!(suspects_of_many(Usage { sleeps: -1, ..Usage::now() }), "it has slept");
-        let computes = SLOW * COMPUTES + BATCH_SLOW_EACH * 32;
-        assert!(computes < SLOW * 10, "or what follows would not tell them apart");
-        let used = |time| Usage { sleeps: libc::c_long::MAX, cpu: os::thread_time().saturating_sub(time) };
+    /// What a thread had used that has not slept since, and computed for `time`.
+    fn used(time: Duration) -> Usage {
+        Usage { sleeps: libc::c_long::MAX, cpu: os::thread_time().saturating_sub(time) }
+    }
+
+    /// Has this thread use so much that there is something to subtract from.
+    fn compute() {
         let start = Instant::now();
         while os::thread_time() < SLOW * 20 && start.elapsed() < PATIENCE {
             std::hint::spin_loop();
         }
-        assert!(suspects_of_many(used(SLOW * 10)), "it has computed");
-        assert!(!suspects_of_many(used(SLOW)), "it has computed for a moment");
     }
 
     #[test]
-    fn a_few_requests_are_asked_after_the_first_that_was_slow() {
+    fn a_batch_is_suspicious_where_its_thread_has_worked_all_the_time() {
+        compute();
+        let suspects_of_many = |before| suspects(&Monitor::new(SLOW), 32, Some(before));
+        // Wherever the second went, it was not this thread that has used it: another thread had the processor, or another guest.
+        one_of_many("lost the processor, and nothing else", || {
+            if suspects_of_many(Usage::now()) { Err("it is suspicious".into()) } else { Ok(()) }
+        });
+        assert!(suspects_of_many(Usage { sleeps: -1, ..Usage::now() }), "it has slept");
+        // What 32 requests use, and one of them that would be slow alone, with a little more, as time goes on.
+        let most = SLOW * COMPUTES + BATCH_USES_EACH * 32;
+        assert!(suspects_of_many(used(most)), "one of them has computed");
+        one_of_many("has computed as many do", || {
+            if suspects_of_many(used(most - SLOW)) { Err("it is suspicious".into()) } else { Ok(()) }
+        });
+    }
+
+    #[test]
+    fn few_are_asked_after_the_first_that_was_slow() {
         let monitor = Monitor::new(SLOW);
         assert!(!monitor.asks());
         assert!(!suspects(&monitor, 1, None), "nobody has asked what its thread did meanwhile");
         assert!(monitor.asks());
         assert!(suspects(&monitor, 1, Some(Usage { sleeps: -1, ..Usage::now() })));
         for _ in 0..SUSPICIOUS {
+            assert!(monitor.asks());
             let timed =
                 Timed { requests: 1, allowance: Duration::MAX, close: None, before: None, start: Instant::now() };
             timed.end(Some(&monitor), &BackendCounters::default());
         }
         assert!(!monitor.asks(), "it was not slow again");
         assert_eq!(monitor.suspicious.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn who_is_alone_and_fast_is_not_looked_at_for_ever() {
+        let (bench, monitor) = (Bench::new(), Monitor::new(SLOW));
+        assert!(!suspects(&monitor, 1, None));
+        for left in (0..SUSPICIOUS).rev() {
+            let (request, pending) = bench.request(OpKind::Read, -1, Some(0), vec![0; 8]);
+            let batch = VecDeque::from([request]);
+            let timed = Timed::start(&batch, Some(&monitor));
+            assert!(timed.close.is_some(), "it is looked at closely");
+            timed.end(Some(&monitor), &BackendCounters::default());
+            assert_eq!(monitor.asked.load(Ordering::Relaxed), left);
+            drop((batch, pending));
+        }
+        let (request, _pending) = bench.request(OpKind::Read, -1, Some(0), vec![0; 8]);
+        assert!(Timed::start(&VecDeque::from([request]), Some(&monitor)).close.is_none());
     }
 
     #[test]

@@ -12,27 +12,26 @@ use crate::monitor::{Monitor, Timed};
 use crate::request::{Request, RequestId, contain};
 use crate::settle::{self, Deferring, settle_deferred};
 use crate::slot::Slab;
+use crate::sync::atomic::Ordering;
 
 impl Core {
     /// Submits what is queued, and what that brings along: requests that go to another lane, or that waited for one that
-    /// ended inside `submit`. Returns whether there was something.
-    pub(crate) fn flush(&self) -> bool {
-        self.flush_attending(None)
+    /// ended inside `submit`.
+    pub(crate) fn flush(&self) {
+        self.flush_attending(None);
     }
 
     /// The same, by a thread that is then going to wait for nothing but `attended`, in [`wait_for`](Self::wait_for).
-    pub(crate) fn flush_attending(&self, attended: Option<RequestId>) -> bool {
+    pub(crate) fn flush_attending(&self, attended: Option<RequestId>) {
         if self.fork.is_child() {
-            return false;
+            return;
         }
-        let mut any = false;
         loop {
-            let mut more = false;
-            self.visit_lanes(|lane| more |= self.flush_lane(lane, attended));
-            if !more {
-                return any;
+            let mut any = false;
+            self.visit_lanes(|lane| any |= self.flush_lane(lane, attended));
+            if !any {
+                break;
             }
-            any = true;
         }
     }
 
@@ -104,6 +103,7 @@ impl Submit<Request> for Submission<'_> {
             let _deferring = Deferring::enter();
             self.backend.submit(&mut offer);
         });
+        self.lane.unseen.store(true, Ordering::Release);
         timed.end(self.monitor, &self.lane.counters);
         settle_deferred();
         if !served {

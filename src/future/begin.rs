@@ -261,6 +261,8 @@ pub(crate) fn keep_driven(core: &Arc<Core>, waker: &Waker) {
             events::raise(|| Event::Anomaly { what: "no thread can be had to collect completions", count: 1 });
         }
         core.counters.undriven.add(1);
+        // Who comes back need not come back to the operation that is over.
+        core.reap(REAP_MAX);
         request::wake_by_ref(waker);
     }
 }

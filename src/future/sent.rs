@@ -125,12 +125,13 @@ impl Sent {
             }
             return if expected { Poll::Pending } else { completion.poll(waker) };
         }
-        // In the second poll whoever has submitted the request, with others, has looked for them all.
-        let mut looks = self.flush == Flush::Done;
-        if !driving || !looks {
-            looks |= core.flush();
+        let mut looks = driving || self.flush == Flush::Done;
+        if !driving || self.flush != Flush::Done {
+            core.flush();
             self.flush = Flush::Done;
         }
+        // Of those that were submitted together the first has looked for them all, mostly.
+        looks = looks || core.has_unseen();
         if looks && !completion.is_done() {
             core.reap(REAP_MAX);
         }

@@ -21,6 +21,8 @@ mod errors;
 mod example;
 /// Who is not waited for by a write that goes through the page cache.
 mod gates;
+/// Who looks for what a backend has done and tells nobody.
+mod looking;
 /// Beside the backends that come with the crate: policies, fallbacks, strictness.
 mod routing;
 /// Reads, writes and everything else, on files of the backend's own.

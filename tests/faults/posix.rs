@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use polyaio::{BufResult, Engine, Policy, Reason};
 
-use crate::support::{NOBODY, Scratch, Watched, glibc, is_root, posix_aio, quiet, require, scarce_aio};
+use crate::support::{NoThreads, Scratch, Watched, glibc, posix_aio, quiet, require, scarce_aio};
 use crate::tools::{Respawn, Watchdog, join, respawn};
 use crate::{BLOCK, Bench};
 
@@ -94,21 +94,12 @@ fn one_thread_is_enough_for_all_completions() {
     }
     let bench = Bench::on(engine(), COUNT, false);
     assert_eq!(bench.file.read_at(vec![0; BLOCK], 0).wait().0.expect("readable"), BLOCK);
-    // From here on no thread can be had. Root is not held to that limit.
-    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the structure is read during the call; the others take numbers. The process is this test's own.
-    unsafe {
-        assert_eq!(libc::setrlimit(libc::RLIMIT_NPROC, &raw const none), 0);
-        assert!(!is_root() || libc::setresuid(NOBODY, NOBODY, 0) == 0);
-    }
-    std::thread::Builder::new().spawn(|| ()).expect_err("no thread is to be had");
+    let _no_threads = NoThreads::begin();
     let reads = (0..COUNT).map(|i| bench.file.read_at(vec![0; BLOCK], (i * BLOCK) as u64));
     for (i, BufResult(n, back)) in bench.engine.block_on(join(reads)).into_iter().enumerate() {
         assert_eq!((n.expect("readable"), &back[..]), (BLOCK, &bench.data[i * BLOCK..][..BLOCK]));
     }
     assert_eq!(bench.served(POSIX), 1 + COUNT as u64, "{:#?}", bench.engine.stats());
-    // SAFETY: takes numbers. Root again, if it was: the scratch directory is its own.
-    unsafe { libc::setresuid(u32::MAX, 0, u32::MAX) };
 }
 
 /// No clock of the C library's is relied on: a wait ends in time, while the program has all its threads wait for pipes.

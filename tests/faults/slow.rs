@@ -13,7 +13,7 @@ use crate::{BLOCK, Bench};
 const POOL: &str = "thread-pool";
 /// For so many requests a slow backend rests, and for twice as many the next time, as `docs/backends.md` says.
 const REST: usize = 64;
-/// So many are served slowly until it does: the first one of them only raises the suspicion.
+/// So many are served slowly until it does: of the first one nobody has asked what its thread did meanwhile.
 const UNTIL_REST: usize = 4;
 
 /// A backend that sleeps inside `submit` for reads below 1 MiB, for as long as `slow` says so. It transfers nothing: a disk

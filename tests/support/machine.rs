@@ -9,6 +9,8 @@ use std::sync::OnceLock;
 #[cfg_attr(windows, path = "machine/windows.rs")]
 mod system;
 
+#[cfg(target_os = "linux")]
+pub(crate) use system::NoThreads;
 #[cfg(windows)]
 pub(crate) use system::is_wine;
 pub(crate) use system::{atomic_appends, direct_io, disk_file_system, is_root, kernel_aio, on_tmpfs};

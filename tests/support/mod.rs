@@ -31,6 +31,8 @@ mod streams;
 pub(crate) use faults::{Inject, partial_submits, refuse, refuse_here, scarce_aio};
 #[cfg(unix)]
 pub(crate) use images::{LoopDevice, image, image_with_sectors};
+#[cfg(target_os = "linux")]
+pub(crate) use machine::NoThreads;
 #[cfg(windows)]
 pub(crate) use machine::is_wine;
 pub(crate) use machine::{

@@ -72,3 +72,29 @@ fn magic(path: &Path) -> Result<u64, String> {
     #[allow(clippy::unnecessary_cast)]
     Ok(facts.f_type as u32 as u64)
 }
+
+/// While it lives, no thread can be had in this process, which is a test's own: root is not held to the limit, and is nobody.
+#[cfg(target_os = "linux")]
+pub(crate) struct NoThreads(());
+
+#[cfg(target_os = "linux")]
+impl NoThreads {
+    pub(crate) fn begin() -> Self {
+        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: the structure is read during the call; the others take numbers.
+        unsafe {
+            assert_eq!(libc::setrlimit(libc::RLIMIT_NPROC, &raw const none), 0);
+            assert!(!is_root() || libc::setresuid(super::NOBODY, super::NOBODY, 0) == 0);
+        }
+        std::thread::Builder::new().spawn(|| ()).expect_err("no thread is to be had");
+        Self(())
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for NoThreads {
+    fn drop(&mut self) {
+        // SAFETY: takes numbers. Root again, if it was: the scratch directory is its own.
+        unsafe { libc::setresuid(u32::MAX, 0, u32::MAX) };
+    }
+}
