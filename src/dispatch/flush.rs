@@ -12,7 +12,6 @@ use crate::monitor::{Monitor, Timed};
 use crate::request::{Request, RequestId, contain};
 use crate::settle::{self, Deferring, settle_deferred};
 use crate::slot::Slab;
-use crate::sync::atomic::Ordering;
 
 impl Core {
     /// Submits what is queued, and what that brings along: requests that go to another lane, or that waited for one that
@@ -103,7 +102,6 @@ impl Submit<Request> for Submission<'_> {
             let _deferring = Deferring::enter();
             self.backend.submit(&mut offer);
         });
-        self.lane.unseen.store(true, Ordering::Release);
         timed.end(self.monitor, &self.lane.counters);
         settle_deferred();
         if !served {

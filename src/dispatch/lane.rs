@@ -9,7 +9,6 @@ use crate::monitor::Monitor;
 use crate::request::Request;
 use crate::stats::{BackendCounters, BackendStats};
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// A backend and the requests that wait for it.
 pub(crate) struct Lane {
@@ -21,8 +20,6 @@ pub(crate) struct Lane {
     pub(super) monitor: Monitor,
     /// Requests that wait for it, and how many it has.
     pub(super) pending: Pending<Request>,
-    /// Something was submitted, and nobody has looked since whether it is over.
-    pub(super) unseen: AtomicBool,
     /// Held by who reaps.
     pub(super) reaper: Mutex<()>,
 }
@@ -42,7 +39,6 @@ impl Lane {
             counters: BackendCounters::default(),
             monitor: Monitor::new(slow),
             pending: Pending::default(),
-            unseen: AtomicBool::new(false),
             reaper: Mutex::new(()),
         }
     }
@@ -57,21 +53,6 @@ impl Lane {
     #[inline]
     pub(crate) fn has_completions(&self) -> bool {
         self.needs_reaping() && self.backend.as_ref().is_some_and(|backend| backend.ready())
-    }
-
-    /// Whether something was submitted that nobody has looked for since.
-    #[inline]
-    pub(super) fn is_unseen(&self) -> bool {
-        self.capabilities.reaped && self.unseen.load(Ordering::Acquire)
-    }
-
-    /// A look begins. What is submitted from now on is unseen again; what was before, this look sees: the submitter says so
-    /// after it has submitted, and it is asked here before the look.
-    #[inline]
-    pub(super) fn is_looked_at(&self) {
-        if self.unseen.load(Ordering::Relaxed) {
-            self.unseen.swap(false, Ordering::AcqRel);
-        }
     }
 
     /// Whether it has no request, neither waiting nor in flight.

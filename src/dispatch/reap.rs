@@ -11,7 +11,6 @@ use crate::completion::Answer;
 use crate::events::{self, Event};
 use crate::request::{Request, complete_all_of};
 use crate::settle;
-use crate::sync::atomic::Ordering;
 use crate::sync::try_lock;
 
 /// Completions of one `Backend::reap` at the most.
@@ -31,11 +30,8 @@ impl Core {
         let mut sum = 0;
         self.visit_lanes(|lane| {
             let room = (max - sum).min(REAP_MAX);
-            if room > 0 {
-                lane.is_looked_at();
-                if lane.has_completions() {
-                    sum += self.reap_lane(lane, Wait::poll(room));
-                }
+            if room > 0 && lane.has_completions() {
+                sum += self.reap_lane(lane, Wait::poll(room));
             }
         });
         sum
@@ -45,16 +41,10 @@ impl Core {
         let Some(backend) = &lane.backend else { return 0 };
         let mut claimed = CLAIMED.try_with(Cell::take).unwrap_or_default();
         let mut completions = Completions { slab: &self.slab, claimed: &mut claimed, unknown: 0 };
-        let reaper = try_lock(&lane.reaper);
-        if reaper.is_some() {
+        // Otherwise somebody else reaps already, and what is there is theirs.
+        if let Some(_reaper) = try_lock(&lane.reaper) {
             lane.counters.reaps.add_alone(1);
             settle::now(|| backend.reap(wait, &mut completions));
-        }
-        // Otherwise somebody else reaps already, and what is there is theirs, though they may have looked before it was.
-        let is_all = reaper.is_some() && completions.claimed.len() < wait.max;
-        drop(reaper);
-        if !is_all {
-            lane.unseen.store(true, Ordering::Release);
         }
         let unknown = completions.unknown;
         if unknown > 0 {
@@ -73,14 +63,6 @@ impl Core {
         }
         let _ = CLAIMED.try_with(|place| place.set(claimed));
         count
-    }
-
-    /// Whether something was submitted, in the lanes of this thread, that nobody has looked for since.
-    #[inline]
-    pub(crate) fn has_unseen(&self) -> bool {
-        let mut any = false;
-        self.visit_lanes(|lane| any = any || lane.is_unseen());
-        any
     }
 
     /// Whether [`reap`](Self::reap) would find something.

@@ -125,17 +125,14 @@ impl Sent {
             }
             return if expected { Poll::Pending } else { completion.poll(waker) };
         }
-        let mut looks = driving || self.flush == Flush::Done;
         if !driving || self.flush != Flush::Done {
             core.flush();
             self.flush = Flush::Done;
         }
-        // Of those that were submitted together the first has looked for them all, mostly.
-        looks = looks || core.has_unseen();
-        if looks && !completion.is_done() {
+        if completion.poll(waker).is_pending() {
             core.reap(REAP_MAX);
         }
-        // Not only peeked at: whoever completed it meanwhile has used up the waker.
+        // Again, and not only peeked at: whoever completed it meanwhile has used up the waker.
         let result = completion.poll(waker);
         if result.is_pending() && !driving {
             keep_driven(core, waker);

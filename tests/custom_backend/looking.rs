@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -21,8 +21,6 @@ use crate::tools::{Respawn, respawn};
 struct Lazy {
     requests: Mutex<VecDeque<Request>>,
     over: AtomicBool,
-    /// How often somebody has looked.
-    looks: AtomicUsize,
 }
 
 impl Lazy {
@@ -48,7 +46,6 @@ impl Backend for Lazy {
     }
 
     fn ready(&self) -> bool {
-        self.looks.fetch_add(1, Ordering::SeqCst);
         self.over.load(Ordering::SeqCst) && !self.requests().is_empty()
     }
 
@@ -121,25 +118,6 @@ fn what_was_started_without_a_poll_is_looked_for() {
     assert!(poll(&mut operations[9]).is_pending(), "it waits for company, as each does at first");
     assert!(poll(&mut operations[9]).is_ready());
     assert!(operations.iter_mut().enumerate().all(|(at, operation)| at == 9 || poll(operation).is_ready()));
-}
-
-/// Of many that were submitted together the first that comes back looks for all.
-#[test]
-fn nobody_looks_again_for_what_nobody_has_submitted_since() {
-    let _watchdog = Watchdog::new("custom_backend: nobody_looks_again_for_what_nobody_has_submitted_since");
-    let bed = bed(64);
-    bed.lazy.over.store(false, Ordering::SeqCst);
-    let mut operations: Vec<_> = (0..32).map(|_| bed.file.sync_all()).collect();
-    assert!(operations.iter_mut().all(|operation| poll(operation).is_pending()));
-    assert_eq!(bed.lazy.requests().len(), 0, "they wait for company");
-    let before = bed.lazy.looks.load(Ordering::SeqCst);
-    assert!(operations.iter_mut().all(|operation| poll(operation).is_pending()));
-    assert_eq!(bed.lazy.requests().len(), 32);
-    // The background thread, which the first of them has started, looks a few times, too.
-    let looks = bed.lazy.looks.load(Ordering::SeqCst) - before;
-    assert!((1..16).contains(&looks), "{looks}");
-    bed.lazy.over.store(true, Ordering::SeqCst);
-    assert!(operations.iter_mut().all(|operation| poll(operation).is_ready()), "who comes once more looks");
 }
 
 #[test]
